@@ -1,0 +1,85 @@
+"""What the engine asks of a credential source, and all it knows about one.
+
+A source says how a credential is fetched, what the answer means, how early it is renewed and what WeChat rations.
+It holds no state and touches no database: a new kind of token is a new file that fulfils this contract.
+"""
+
+from __future__ import annotations
+
+import abc
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar, Protocol
+
+if TYPE_CHECKING:
+    from ..redaction import Secret
+
+
+class AccountLike(Protocol):
+    """The part of an account that a source may read."""
+
+    appid: str
+    endpoint: str
+
+    @property
+    def secret(self) -> Secret: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Issued:
+    """A parsed success: the token and its life in seconds, counted from before the request was sent (R6)."""
+
+    value: Secret
+    expires_in: int
+
+
+@dataclass(frozen=True, slots=True)
+class Renewal:
+    """When a credential of some life is renewed (R6). Seconds before its end: somewhere in [latest, earliest]."""
+
+    earliest: float
+    latest: float
+
+
+@dataclass(frozen=True, slots=True)
+class ForcedRefreshRule:
+    """WeChat's ration of forced refreshes (R9)."""
+
+    per_day: int
+    min_gap: float  # seconds
+
+
+class CredentialSource(abc.ABC):
+    """One kind of token at one platform."""
+
+    kind: ClassVar[str]
+
+    @abc.abstractmethod
+    def fetch(self, account: AccountLike, *, forced: bool) -> Issued:
+        """Ask WeChat for a token: one HTTP request, no retry. Raises ``UpstreamError`` only."""
+
+    @abc.abstractmethod
+    def is_accepted(self, account: AccountLike, value: Secret) -> bool | None:
+        """Whether WeChat still accepts this token, by one cheap harmless call; None if the answer does not tell.
+
+        Raises ``UpstreamError`` if no answer could be had.
+        """
+
+    @abc.abstractmethod
+    def endpoint(self, account: AccountLike, *, forced: bool) -> str:
+        """The name under which this call is counted and guarded (R16), for example ``stable`` or ``stable_forced``."""
+
+    @abc.abstractmethod
+    def daily_limit(self, account: AccountLike, *, forced: bool) -> int:
+        """How many calls of :meth:`endpoint` WeChat allows in a day."""
+
+    @abc.abstractmethod
+    def displaces(self, account: AccountLike, *, forced: bool) -> bool:
+        """Whether the request, merely by reaching WeChat, can end the life of the token we hold (R2)."""
+
+    @abc.abstractmethod
+    def renewal(self, account: AccountLike, life: float) -> Renewal:
+        """How long before its end a token of ``life`` seconds is to be renewed."""
+
+    @abc.abstractmethod
+    def forced_refresh(self, account: AccountLike) -> ForcedRefreshRule | None:
+        """The ration of forced refreshes, or None where a plain fetch already brings a new token."""

@@ -1,0 +1,74 @@
+"""Values that must not be seen (S2): a wrapper that shows itself only on demand, and a cleaner for foreign text."""
+
+from __future__ import annotations
+
+import hmac
+import re
+from typing import Any, Final, NoReturn
+
+MASK: Final = "********"
+
+
+class Secret:
+    """A secret string whose repr, str, format, pickle and comparison give nothing away.
+
+    Unwrap with :meth:`reveal` in the last frame that needs the text, and do not bind the result to a name
+    that outlives the call: tracebacks show the locals of every frame.
+    """
+
+    __slots__ = ("_text",)
+
+    def __init__(self, text: str) -> None:
+        self._text = text
+
+    def reveal(self) -> str:
+        return self._text
+
+    def __bool__(self) -> bool:
+        return bool(self._text)
+
+    def __eq__(self, other: object) -> bool:
+        """Constant-time comparison with another secret; never equal to a plain string."""
+        if not isinstance(other, Secret):
+            return NotImplemented
+        return hmac.compare_digest(self.reveal().encode(), other.reveal().encode())
+
+    __hash__ = None  # type: ignore[assignment]  # a hash table would compare in variable time
+
+    def __repr__(self) -> str:
+        return f"<Secret {MASK}>" if self else "<Secret empty>"
+
+    def __str__(self) -> str:
+        return MASK if self else ""
+
+    def __format__(self, spec: str) -> str:
+        return format(str(self), spec)
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("a Secret cannot be pickled: pass the account's id and read the secret where it is used")
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Secret:
+        return self
+
+
+_RID = re.compile(r"\brid:\s*([0-9A-Za-z-]{1,64})")
+_TRAILER = re.compile(r"\s*(?:\bhints?:\s*\[[^\]]*\]|\brid:\s*[0-9A-Za-z-]*)\s*")
+# Anything that could be a credential: WeChat's AppSecrets are 32 hex digits, its tokens run to 100 and more.
+_CREDENTIAL_LIKE = re.compile(r"[0-9A-Za-z_=+/-]{30,}")
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]+")
+
+
+def find_rid(text: str) -> str:
+    """The request id WeChat puts at the end of ``errmsg`` since about 2020, or ''."""
+    found = _RID.search(text)
+    return found.group(1) if found else ""
+
+
+def clean_errmsg(text: object, *, limit: int = 200) -> str:
+    """WeChat's ``errmsg`` made fit for a log line or a page: one line, no rid or hint, nothing that looks secret.
+
+    Codes decide, never this text (``wechat-api`` section 7.4); it is for people only.
+    """
+    flat = _CONTROL.sub(" ", str(text))
+    flat = _CREDENTIAL_LIKE.sub(MASK, _TRAILER.sub(" ", flat))
+    return " ".join(flat.split())[:limit]
