@@ -1,0 +1,19 @@
+from __future__ import annotations
+
+from django.apps import AppConfig
+from django.db.models.signals import post_migrate
+from django.utils.translation import gettext_lazy as _
+
+
+class WeChatTokenConfig(AppConfig):
+    name = "wechat_token"
+    verbose_name = _("WeChat tokens")
+    default_auto_field = "django.db.models.BigAutoField"
+
+    def ready(self) -> None:
+        from . import beat, checks, lifecycle, logs
+
+        checks.register()
+        lifecycle.connect()
+        logs.connect()
+        post_migrate.connect(beat.create_periodic_tasks, sender=self, dispatch_uid="wechat_token.beat")

@@ -1,0 +1,225 @@
+"""What is stored: accounts, their tokens with the lease of a running refresh, the refresh log, client keys."""
+
+from __future__ import annotations
+
+import datetime as dt
+import re
+from typing import Any, ClassVar
+
+from django.core.exceptions import ValidationError
+from django.db import models, transaction
+from django.utils.translation import gettext_lazy as _
+
+from .encryption import EncryptedTextField
+from .exceptions import ErrorClass
+from .querysets import AccountQuerySet, RefreshLogQuerySet, TokenQuerySet
+
+ACCESS_TOKEN = "access_token"  # noqa: S105  the name of a kind, not a token
+
+_APPID = re.compile(r"[A-Za-z0-9_-]{4,64}")
+
+
+def validate_appid(value: str) -> None:
+    """Refuse what cannot be an AppID; WeChat's are ``wx`` and 16 hex digits, which is not relied on."""
+    if re.search(r"\s", value):
+        raise ValidationError(_("The AppID has a blank inside. Copy it again from the WeChat console."))
+    if not _APPID.fullmatch(value):
+        raise ValidationError(
+            _("An AppID has 4 to 64 letters, digits, “-” or “_”, such as wx0123456789abcdef.")
+        )
+
+
+class Endpoint(models.TextChoices):
+    STABLE = "stable", _("stable (recommended)")
+    CLASSIC = "classic", _("classic")
+
+
+class Account(models.Model):
+    """One set of WeChat credentials: AppID, AppSecret and the endpoint they are used at."""
+
+    appid = models.CharField(
+        _("AppID"), max_length=64, unique=True, validators=[validate_appid],
+        error_messages={"unique": _("There is already an account with this AppID.")},
+    )  # fmt: skip
+    secret = EncryptedTextField(_("AppSecret"))
+    name = models.CharField(_("name"), max_length=100, blank=True)
+    endpoint = models.CharField(
+        _("endpoint"), max_length=16, choices=Endpoint.choices, default=Endpoint.STABLE,
+        help_text=_(
+            "Stable: a repeated call returns the same token, so other systems with this AppID do no harm. "
+            "Classic: every call kills the token before it."
+        ),
+    )  # fmt: skip
+    is_active = models.BooleanField(_("active"), default=True)
+    is_default = models.BooleanField(
+        _("default"), default=False, help_text=_("Used where code asks for a token without naming an account.")
+    )
+    daily_limit = models.PositiveIntegerField(
+        _("classic calls a day"), null=True, blank=True,
+        help_text=_("What WeChat allows this account. Empty: 2000. A test account (测试号) has 200."),
+    )  # fmt: skip
+    created_at = models.DateTimeField(_("created"), auto_now_add=True)
+    updated_at = models.DateTimeField(_("changed"), auto_now=True)
+
+    objects = AccountQuerySet.as_manager()
+
+    class Meta:
+        verbose_name = _("account")
+        verbose_name_plural = _("accounts")
+        ordering = ("appid",)
+
+    def __str__(self) -> str:
+        return f"{self.name} ({self.appid})" if self.name else self.appid
+
+    def clean_fields(self, exclude: Any = None) -> None:
+        self.appid = self.appid.strip()
+        super().clean_fields(exclude=exclude)
+
+    def save(self, *args: Any, **kwargs: Any) -> None:
+        """Save; the default is one account at most, so the former default steps back."""
+        self.appid = self.appid.strip()
+        with transaction.atomic(using=kwargs.get("using")):
+            if self.is_default:
+                type(self).objects.filter(is_default=True).exclude(pk=self.pk).update(is_default=False)
+            super().save(*args, **kwargs)
+
+
+class Token(models.Model):
+    """One renewable credential of an account, and the state of its renewal.
+
+    Times are wall clock, UTC. The pure rules that read and write these fields are in :mod:`wechat_token.schedule`.
+    """
+
+    account = models.ForeignKey(Account, models.CASCADE, related_name="tokens", verbose_name=_("account"))
+    kind = models.CharField(_("kind"), max_length=32, default=ACCESS_TOKEN)
+
+    # The credential. ``version`` grows by one with every new value; 0 means there has been none.
+    value = EncryptedTextField(_("value"), blank=True)
+    version = models.PositiveBigIntegerField(_("version"), default=0)
+    issued_at = models.DateTimeField(_("issued"), null=True, blank=True)
+    expires_at = models.DateTimeField(_("expires"), null=True, blank=True)
+    # The version that WeChat was seen to refuse before its time; not served, however long its life.
+    rejected_version = models.PositiveBigIntegerField(default=0)
+
+    # When the next refresh is due: renewal, retry, repair or the end of a lease. Null: never (inactive).
+    due_at = models.DateTimeField(_("due"), null=True, blank=True, db_index=True)
+
+    # The lease: who refreshes now, and until when nobody else may (R1, R2). ``revision`` changes with every write.
+    lease_owner = models.CharField(max_length=64, blank=True)
+    lease_until = models.DateTimeField(null=True, blank=True)
+    revision = models.PositiveBigIntegerField(default=0)
+
+    # Intent (R2): when the latest request left; since when a request that displaces the token is unanswered;
+    # and when the latest request left whose answer never came.
+    sent_at = models.DateTimeField(null=True, blank=True)
+    unanswered_since = models.DateTimeField(null=True, blank=True)
+    lost_at = models.DateTimeField(null=True, blank=True)
+
+    # Rations (R8, R9, R16). ``usage`` counts calls by endpoint for the day it names.
+    usage = models.JSONField(default=dict, blank=True)
+    forced_at = models.DateTimeField(null=True, blank=True)
+    accepted_at = models.DateTimeField(null=True, blank=True)
+    complaint_allowance = models.FloatField(null=True, blank=True)
+    complained_at = models.DateTimeField(null=True, blank=True)
+
+    # The current streak of failures (R10); cleared by a success.
+    failures = models.PositiveIntegerField(_("failures in a row"), default=0)
+    error_class = models.CharField(max_length=16, blank=True, choices=[(c.value, c.value) for c in ErrorClass])
+    errcode = models.IntegerField(_("errcode"), null=True, blank=True)
+    error = models.CharField(_("last error"), max_length=255, blank=True)
+    rid = models.CharField(max_length=64, blank=True)
+    egress_ip = models.CharField(max_length=64, blank=True)
+    failed_at = models.DateTimeField(null=True, blank=True)
+    alerted_at = models.DateTimeField(null=True, blank=True)
+
+    # Somebody outside renewed this account (R14).
+    foreign_refreshes = models.PositiveIntegerField(default=0)
+    foreign_at = models.DateTimeField(null=True, blank=True)
+
+    objects = TokenQuerySet.as_manager()
+
+    class Meta:
+        verbose_name = _("token")
+        verbose_name_plural = _("tokens")
+        constraints: ClassVar = [
+            models.UniqueConstraint(fields=["account", "kind"], name="wechat_token_one_per_kind")
+        ]
+        permissions: ClassVar = [
+            ("refresh_token", _("Can refresh tokens")),
+            ("reveal_token", _("Can read tokens in clear")),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.account.appid} {self.kind}"
+
+
+class RefreshLog(models.Model):
+    """One refresh: when, why, for whom, with what outcome (R15)."""
+
+    class Outcome(models.TextChoices):
+        RENEWED = "renewed", _("renewed")
+        UNCHANGED = "unchanged", _("same token, still good")
+        FAILED = "failed", _("failed")
+        LOST = "lost", _("answer lost")
+        SUPERSEDED = "superseded", _("overtaken by a newer refresh")
+        REFUSED = "refused", _("complaint refused: WeChat accepts the token")
+        LIMITED = "limited", _("held back by a limit")
+
+    account = models.ForeignKey(Account, models.CASCADE, related_name="refreshes", verbose_name=_("account"))
+    kind = models.CharField(_("kind"), max_length=32)
+    at = models.DateTimeField(_("time"), db_index=True)
+    reason = models.CharField(_("reason"), max_length=16)
+    client = models.CharField(_("client"), max_length=100, blank=True)
+    endpoint = models.CharField(_("endpoint"), max_length=32)
+    outcome = models.CharField(_("outcome"), max_length=16, choices=Outcome.choices)
+    errcode = models.IntegerField(_("errcode"), null=True, blank=True)
+    error = models.CharField(_("error"), max_length=255, blank=True)
+    rid = models.CharField(max_length=64, blank=True)
+    duration_ms = models.PositiveIntegerField(_("duration (ms)"))
+    version = models.PositiveBigIntegerField(_("version"), default=0)
+
+    objects = RefreshLogQuerySet.as_manager()
+
+    class Meta:
+        verbose_name = _("refresh")
+        verbose_name_plural = _("refresh log")
+        ordering = ("-at", "-pk")
+        indexes: ClassVar = [models.Index(fields=["account", "-at"], name="wechat_token_log_account")]
+
+    def __str__(self) -> str:
+        return f"{self.at:%Y-%m-%d %H:%M:%S} {self.account_id} {self.outcome}"
+
+
+class ClientKey(models.Model):
+    """The credential of a service that reads tokens over HTTP (S3). Only its digest is stored."""
+
+    name = models.CharField(_("name"), max_length=100, help_text=_("The service that uses this key."))
+    prefix = models.CharField(_("key"), max_length=16, editable=False)
+    digest = models.CharField(max_length=64, unique=True, editable=False)
+    accounts = models.ManyToManyField(
+        Account, blank=True, related_name="client_keys", verbose_name=_("accounts"),
+        help_text=_("The accounts this key may read. None chosen: none may be read."),
+    )  # fmt: skip
+    all_accounts = models.BooleanField(_("all accounts"), default=False)
+    may_refresh = models.BooleanField(
+        _("may complain"), default=False, help_text=_("May report a refused token, which can cause a refresh.")
+    )
+    networks = models.TextField(
+        _("networks"), blank=True, help_text=_("Addresses or CIDR networks, one a line. Empty: from anywhere.")
+    )
+    expires_at = models.DateTimeField(_("expires"), null=True, blank=True)
+    revoked_at = models.DateTimeField(_("revoked"), null=True, blank=True)
+    last_used_at = models.DateTimeField(_("last used"), null=True, blank=True, editable=False)
+    created_at = models.DateTimeField(_("created"), auto_now_add=True)
+    updated_at = models.DateTimeField(auto_now=True, db_index=True)
+
+    class Meta:
+        verbose_name = _("client key")
+        verbose_name_plural = _("client keys")
+        ordering = ("name", "pk")
+
+    def __str__(self) -> str:
+        return f"{self.name} ({self.prefix}…)"
+
+    def is_live(self, now: dt.datetime) -> bool:
+        return self.revoked_at is None and (self.expires_at is None or now < self.expires_at)

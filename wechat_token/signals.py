@@ -1,0 +1,19 @@
+"""What happened to a token, for the host project's alerts and metrics. No payload holds a secret (S2).
+
+Sent with ``send_robust`` after the change is committed, in the process and thread that did the work. ``sender`` is
+:class:`wechat_token.models.Token`. Logging is a receiver like any other (:mod:`wechat_token.logs`).
+"""
+
+from __future__ import annotations
+
+from django.dispatch import Signal
+
+#: Every refresh that called WeChat: ``entry`` (RefreshLog, perhaps unsaved), ``appid``, ``kind``.
+refresh_finished = Signal()
+
+#: Somebody has to look, once per streak: ``appid``, ``kind``, ``error_class``, ``errcode``, ``message``,
+#: ``action`` (what to do, a lazy translation), ``usable_until`` (datetime or None).
+attention_needed = Signal()
+
+#: A token died early and nobody here renewed it (R14): ``appid``, ``kind``, ``count``.
+foreign_refresh_detected = Signal()

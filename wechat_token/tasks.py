@@ -1,0 +1,40 @@
+"""Celery's way in. Arguments are ids only (S2); every task is harmless when it runs twice or late (R7).
+
+``expires`` stands on the tasks themselves: the DatabaseScheduler drops it from schedule entries, and ticks must not
+pile up while workers are down.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+
+from celery import shared_task
+
+from . import batch, clock
+from .conf import get_settings
+from .models import RefreshLog
+from .schedule import Reason
+
+PRUNE_AT_ONCE = 10_000  # rows of one DELETE: short locks, whatever has piled up
+
+
+@shared_task(name="wechat_token.refresh_due_tokens", ignore_result=True, expires=30)
+def refresh_due_tokens() -> dict[str, int]:
+    """The tick of beat: renew what is due (R17)."""
+    return dict(batch.refresh_due())
+
+
+@shared_task(name="wechat_token.refresh_token", ignore_result=True, expires=60)
+def refresh_token(token_id: int) -> dict[str, int]:
+    """Refresh one token that has just become due: its account was added, activated or edited."""
+    return dict(batch.refresh_each([token_id], reason=Reason.SCHEDULE))
+
+
+@shared_task(name="wechat_token.prune_refresh_log", ignore_result=True, expires=3600)
+def prune_refresh_log() -> int:
+    """Delete log rows older than ``LOG_DAYS`` (R15); returns how many."""
+    oldest = clock.now() - dt.timedelta(days=get_settings().log_days)
+    deleted = 0
+    while ids := list(RefreshLog.objects.older_than(oldest).order_by("at").values_list("pk", flat=True)[:PRUNE_AT_ONCE]):
+        deleted += RefreshLog.objects.filter(pk__in=ids).delete()[0]
+    return deleted

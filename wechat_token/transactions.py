@@ -1,0 +1,98 @@
+"""Running database work outside the caller's transaction (R3).
+
+A token that WeChat has issued must be committed at once, whatever becomes of the transaction our caller sits in:
+rolled back with it, the account's only valid token would be lost. A connection can hold one transaction, so the
+work moves to a thread, and with it to a connection of its own.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from typing import TypeVar
+
+from django.db import OperationalError, connections, router, transaction
+from django.db.backends.base.base import BaseDatabaseWrapper
+
+T = TypeVar("T")
+
+
+def alias() -> str:
+    """The database the tokens live in, by the site's routers."""
+    from .models import Token
+
+    return router.db_for_write(Token)
+
+
+def connection() -> BaseDatabaseWrapper:
+    return connections[alias()]
+
+
+def in_test_case() -> bool:
+    """Whether Django's ``TestCase`` holds the transaction open: its rows exist on this connection alone.
+
+    Django marks the atomic blocks of a test case for the same purpose, see ``Atomic(durable=True)``.
+    """
+    return any(getattr(block, "_from_testcase", False) for block in connection().atomic_blocks)
+
+
+def caller_holds_transaction() -> bool:
+    """Whether work done on this thread's connection could be rolled back by somebody else."""
+    conn = connection()
+    if conn.connection is None and not conn.in_atomic_block:
+        return False
+    return (conn.in_atomic_block or not conn.get_autocommit()) and not in_test_case()
+
+
+def outside(work: Callable[[], T]) -> T:
+    """Run ``work`` where its commits are final and its reads are current; here, if no transaction is open here.
+
+    Inside a ``REPEATABLE READ`` transaction (MySQL's default) even reading would show an old world.
+    """
+    if not caller_holds_transaction() or _lives_in_memory(connection()):
+        return work()
+    return in_thread(work)
+
+
+def in_thread(work: Callable[[], T]) -> T:
+    """Run ``work`` in a thread with its own connections, closed afterwards; return or raise what it does."""
+    result: list[T] = []
+    error: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            result.append(work())
+        except BaseException as exc:
+            error.append(exc)
+        finally:
+            connections.close_all()
+
+    thread = threading.Thread(target=run, name="wechat_token-outside")
+    thread.start()
+    thread.join()
+    if error:
+        raise error[0]
+    return result[0]
+
+
+def _lives_in_memory(conn: BaseDatabaseWrapper) -> bool:
+    """In-memory SQLite: one process, usually a test; a second connection would meet table locks, not a second world."""
+    return conn.vendor == "sqlite" and getattr(conn, "is_in_memory_db", lambda: False)()
+
+
+def caller_holds_write_lock() -> bool:
+    """On SQLite: whether this thread's open transaction is the one that keeps every other connection from writing.
+
+    Tries to take the lock on the caller's own connection, with a statement that changes nothing.
+    """
+    from .models import Token
+
+    conn = connection()
+    if conn.vendor != "sqlite" or not conn.in_atomic_block:
+        return False
+    try:
+        with transaction.atomic(using=alias()):
+            Token.objects.filter(pk=0).update(revision=0)
+    except OperationalError:
+        return False
+    return True
