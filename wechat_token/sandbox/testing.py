@@ -1,0 +1,52 @@
+"""The fake WeChat for your own tests: outgoing ``requests`` calls end in memory, no socket is opened.
+
+Needs the ``responses`` package (in the ``test`` extra of this distribution)::
+
+    from wechat_token.sandbox.testing import fake_wechat
+
+    def test_menu_is_published():
+        with fake_wechat() as fake:
+            fake.add_account("wx0123456789abcdef", "any secret will do")
+            publish_menu()
+            assert fake.calls_to("wx0123456789abcdef", "stable") == 1
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import requests
+import responses
+
+from . import inprocess
+from .weixin import FakeWeChat
+
+API_BASE_URL = "https://api.weixin.qq.com"
+
+
+@contextmanager
+def fake_wechat(
+    fake: FakeWeChat | None = None, *, base_url: str = API_BASE_URL, **options: Any
+) -> Iterator[FakeWeChat]:
+    """Send every ``requests`` call for ``base_url`` to ``fake``, or to a new ``FakeWeChat(**options)``.
+
+    Calls to other hosts fail with ``requests.ConnectionError``: no test reaches the network by mistake.
+    Raises ``TypeError`` if both a fake and options are given.
+    """
+    if fake is not None and options:
+        raise TypeError("give either a FakeWeChat or the options for a new one")
+    target = FakeWeChat(**options) if fake is None else fake
+
+    def answer(request: requests.PreparedRequest) -> tuple[int, dict[str, str], bytes]:
+        # ``responses`` leaves the keyword arguments of the adapter's send() on the request.
+        timeout = getattr(request, "req_kwargs", {}).get("timeout")
+        reply = inprocess.send(target, request, timeout)
+        return reply.status, reply.headers, reply.body
+
+    with responses.RequestsMock(assert_all_requests_are_fired=False) as mock:
+        for method in ("GET", "POST", "PUT", "DELETE", "HEAD"):
+            mock.add_callback(method, re.compile(re.escape(base_url.rstrip("/")) + "/"), callback=answer)
+        yield target
