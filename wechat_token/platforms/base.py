@@ -19,6 +19,7 @@ class AccountLike(Protocol):
 
     appid: str
     endpoint: str
+    daily_limit: int | None  # calls a day that WeChat grants this account, where that is not the usual number
 
     @property
     def secret(self) -> Secret: ...
@@ -26,10 +27,14 @@ class AccountLike(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Issued:
-    """A parsed success: the token and its life in seconds, counted from before the request was sent (R6)."""
+    """A parsed success: the token and its life in seconds, counted from before the request was sent (R6).
+
+    ``skew`` is how many seconds WeChat's clock is ahead of ours, if it told.
+    """
 
     value: Secret
     expires_in: int
+    skew: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
