@@ -4,7 +4,7 @@ SQLite has one writer. A caller that wrote inside ``atomic()`` and then needs a 
 claiming, our own second one too, until its transaction ends, which is after we return. But as long as it holds the
 lock, nobody else can claim either: the lock is the lease. So the token is fetched at once, served from memory and
 cache, and stored by a thread as soon as the lock is free, whether the caller committed or rolled back (R3).
-PostgreSQL and MySQL lock rows, and never come here.
+PostgreSQL and MySQL lock rows, and never come here; in-memory SQLite, which locks tables, always does.
 """
 
 from __future__ import annotations

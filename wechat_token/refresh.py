@@ -404,7 +404,8 @@ def persist(step: Callable[[], T], *, patience: float) -> T:
             return step()
         except (OperationalError, InterfaceError):
             connection = transactions.connection()
-            if connection.in_atomic_block or clock.monotonic() + pause > give_up_at:
+            blocked_by_caller = connection.vendor == "sqlite" and transactions.is_outside()
+            if connection.in_atomic_block or blocked_by_caller or clock.monotonic() + pause > give_up_at:
                 raise
             connection.close_if_unusable_or_obsolete()
         clock.sleep(pause)

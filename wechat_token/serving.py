@@ -168,7 +168,8 @@ ANSWERS_A_COMPLAINT = (Status.RENEWED, Status.UNCHANGED, Status.CURRENT, Status.
 
 def _refresh_outside(token_id: int, work: partial[Outcome], *, complaint: bool) -> Outcome:
     try:
-        return transactions.outside(work)
+        if complaint or not transactions.no_second_connection():
+            return transactions.outside(work)
     except OperationalError:
         if complaint or not transactions.caller_holds_write_lock():
             raise

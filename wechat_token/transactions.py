@@ -16,6 +16,8 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 
 T = TypeVar("T")
 
+SQLITE_BUSY_MS = 250  # long enough for other processes' short writes, short for a caller in its own way
+
 
 def alias() -> str:
     """The database the tokens live in, by the site's routers."""
@@ -49,7 +51,7 @@ def outside(work: Callable[[], T]) -> T:
 
     Inside a ``REPEATABLE READ`` transaction (MySQL's default) even reading would show an old world.
     """
-    if not caller_holds_transaction() or _lives_in_memory(connection()):
+    if not caller_holds_transaction() or no_second_connection():
         return work()
     return in_thread(work)
 
@@ -60,7 +62,9 @@ def in_thread(work: Callable[[], T]) -> T:
     error: list[BaseException] = []
 
     def run() -> None:
+        _borrowed.is_outside = True
         try:
+            _do_not_queue_behind_the_caller()
             result.append(work())
         except BaseException as exc:
             error.append(exc)
@@ -75,9 +79,30 @@ def in_thread(work: Callable[[], T]) -> T:
     return result[0]
 
 
-def _lives_in_memory(conn: BaseDatabaseWrapper) -> bool:
-    """In-memory SQLite: one process, usually a test; a second connection would meet table locks, not a second world."""
-    return conn.vendor == "sqlite" and getattr(conn, "is_in_memory_db", lambda: False)()
+_borrowed = threading.local()
+
+
+def is_outside() -> bool:
+    """Whether this thread works for a caller that waits inside a transaction."""
+    return getattr(_borrowed, "is_outside", False)
+
+
+def _do_not_queue_behind_the_caller() -> None:
+    """SQLite: fail soon where the waiting caller itself holds the write lock, instead of waiting for it in vain."""
+    conn = connection()
+    if conn.vendor == "sqlite":
+        with conn.cursor() as cursor:
+            cursor.execute(f"PRAGMA busy_timeout = {SQLITE_BUSY_MS}")
+
+
+def no_second_connection() -> bool:
+    """Whether the caller sits in a transaction on in-memory SQLite.
+
+    One process, usually a test: a second connection would meet table locks instead of a second view.
+    """
+    conn = connection()
+    in_memory = conn.vendor == "sqlite" and getattr(conn, "is_in_memory_db", lambda: False)()
+    return in_memory and caller_holds_transaction()
 
 
 def caller_holds_write_lock() -> bool:
