@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import re
+import secrets
 from typing import Any, ClassVar
 
 from django.core.exceptions import ValidationError
@@ -12,7 +13,8 @@ from django.utils.translation import gettext_lazy as _
 
 from .encryption import EncryptedTextField
 from .exceptions import ErrorClass
-from .querysets import AccountQuerySet, RefreshLogQuerySet, TokenQuerySet
+from .networks import validate_networks
+from .querysets import AccountQuerySet, ClientKeyQuerySet, RefreshLogQuerySet, TokenQuerySet
 
 ACCESS_TOKEN = "access_token"  # noqa: S105  the name of a kind, not a token
 
@@ -190,6 +192,11 @@ class RefreshLog(models.Model):
         return f"{self.at:%Y-%m-%d %H:%M:%S} {self.account_id} {self.outcome}"
 
 
+def new_stamp() -> int:
+    """31 random bits: few enough that the sum of all keys' stamps fits every database's integers."""
+    return secrets.randbits(31)
+
+
 class ClientKey(models.Model):
     """The credential of a service that reads tokens over HTTP (S3). Only its digest is stored."""
 
@@ -205,13 +212,19 @@ class ClientKey(models.Model):
         _("may complain"), default=False, help_text=_("May report a refused token, which can cause a refresh.")
     )
     networks = models.TextField(
-        _("networks"), blank=True, help_text=_("Addresses or CIDR networks, one a line. Empty: from anywhere.")
-    )
+        _("networks"), blank=True, validators=[validate_networks],
+        help_text=_("Addresses or CIDR networks, one a line. Empty: from anywhere."),
+    )  # fmt: skip
     expires_at = models.DateTimeField(_("expires"), null=True, blank=True)
     revoked_at = models.DateTimeField(_("revoked"), null=True, blank=True)
     last_used_at = models.DateTimeField(_("last used"), null=True, blank=True, editable=False)
     created_at = models.DateTimeField(_("created"), auto_now_add=True)
-    updated_at = models.DateTimeField(auto_now=True, db_index=True)
+    updated_at = models.DateTimeField(auto_now=True)
+    # A new random number with every write. Processes compare the sum over all keys to learn that some key changed:
+    # times would miss the edit of a host whose clock is behind, and transactions that commit out of order.
+    stamp = models.PositiveIntegerField(default=new_stamp, editable=False)
+
+    objects = ClientKeyQuerySet.as_manager()
 
     class Meta:
         verbose_name = _("client key")
@@ -221,5 +234,35 @@ class ClientKey(models.Model):
     def __str__(self) -> str:
         return f"{self.name} ({self.prefix}…)"
 
+    def save(self, *args: Any, **kwargs: Any) -> None:
+        self.stamp = new_stamp()
+        if kwargs.get("update_fields") is not None:
+            kwargs["update_fields"] = {*kwargs["update_fields"], "stamp", "updated_at"}
+        super().save(*args, **kwargs)
+
     def is_live(self, now: dt.datetime) -> bool:
         return self.revoked_at is None and (self.expires_at is None or now < self.expires_at)
+
+
+class KeyUsage(models.Model):
+    """What one client key asked for on one day (of Beijing, as WeChat's own counters), counted by appid."""
+
+    key = models.ForeignKey(ClientKey, models.CASCADE, related_name="usage", verbose_name=_("client key"))
+    appid = models.CharField(
+        _("AppID"), max_length=64, blank=True, help_text=_("Empty: accounts this key may not use.")
+    )
+    day = models.DateField(_("day"))
+    reads = models.PositiveBigIntegerField(_("reads"), default=0)
+    complaints = models.PositiveBigIntegerField(_("complaints"), default=0)
+    refusals = models.PositiveBigIntegerField(_("refusals"), default=0)
+
+    class Meta:
+        verbose_name = _("use of a client key")
+        verbose_name_plural = _("use of client keys")
+        ordering = ("-day", "key", "appid")
+        constraints: ClassVar = [
+            models.UniqueConstraint(fields=["day", "key", "appid"], name="wechat_token_usage_once")
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.day} {self.key_id} {self.appid}"
