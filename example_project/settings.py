@@ -1,6 +1,6 @@
 """Settings of the example project: everything from the environment, everything optional.
 
-With no variable set it runs embedded: SQLite, no Redis, and Celery's messages in a folder instead of a broker.
+With no variable set it runs embedded: SQLite, no Redis, and Celery's messages in a folder, not at a broker.
 """
 
 from __future__ import annotations
@@ -12,8 +12,10 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 
 from django.core.exceptions import ImproperlyConfigured
 
+from . import broker
+
 BASE_DIR = Path(__file__).resolve().parent.parent
-DATA_DIR = Path(os.environ.get("WECHAT_TOKEN_DATA_DIR", BASE_DIR))
+DATA_DIR = Path(os.environ.get("WECHAT_TOKEN_DATA_DIR") or BASE_DIR).absolute()
 
 DEBUG = os.environ.get("DJANGO_DEBUG", "1") == "1"
 SECRET_KEY = os.environ.get("DJANGO_SECRET_KEY", "")
@@ -21,7 +23,9 @@ if not SECRET_KEY:
     if not DEBUG:
         raise ImproperlyConfigured("Set DJANGO_SECRET_KEY (and keep it: it encrypts the AppSecrets).")
     SECRET_KEY = "example-project-only-not-for-production"  # noqa: S105  refused above unless DEBUG
-ALLOWED_HOSTS = [h for h in os.environ.get("DJANGO_ALLOWED_HOSTS", "127.0.0.1,localhost,[::1]").split(",") if h]
+ALLOWED_HOSTS = [
+    host for host in os.environ.get("DJANGO_ALLOWED_HOSTS", "127.0.0.1,localhost,[::1]").split(",") if host
+]
 
 INSTALLED_APPS = [
     "django.contrib.admin",
@@ -66,26 +70,34 @@ TEMPLATES = [
 ]
 
 
+def sqlite(path: str) -> dict[str, Any]:
+    in_a_file = os.environ.get("WECHAT_TOKEN_TEST_FILE_DB")
+    return {
+        "ENGINE": "django.db.backends.sqlite3",
+        "NAME": path,
+        # Several processes on one file: readers do not block, writers queue.
+        "OPTIONS": {
+            "timeout": 20,
+            "transaction_mode": "IMMEDIATE",
+            "init_command": "PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL;",
+        },
+        "TEST": {"NAME": str(DATA_DIR / "test.sqlite3")} if in_a_file else {},
+    }
+
+
 def database(url: str) -> dict[str, Any]:
-    """``postgres://user:password@host:port/name``, ``mysql://…`` or ``sqlite:///path``; unset: SQLite here."""
+    """``postgres://user:password@host:port/name``, ``mysql://…``, ``sqlite:///path``; unset: SQLite here."""
     if not url:
-        url = f"sqlite:///{DATA_DIR / 'db.sqlite3'}"
+        return sqlite(str(DATA_DIR / "db.sqlite3"))
     parts = urlsplit(url)
     if parts.scheme == "sqlite":
-        return {
-            "ENGINE": "django.db.backends.sqlite3",
-            "NAME": unquote(parts.path.removeprefix("/")) if parts.path.startswith("//") else unquote(parts.path),
-            # Several processes on one file: readers do not block, writers queue.
-            "OPTIONS": {
-                "timeout": 20,
-                "transaction_mode": "IMMEDIATE",
-                "init_command": "PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL;",
-            },
-            "TEST": {"NAME": str(DATA_DIR / "test.sqlite3")} if os.environ.get("WECHAT_TOKEN_TEST_FILE_DB") else {},
-        }
+        path = parts.path.removeprefix("/") if parts.path.startswith("//") else parts.path
+        return sqlite(unquote(path))
     engines = {"postgres": "postgresql", "postgresql": "postgresql", "mysql": "mysql", "mariadb": "mysql"}
     if parts.scheme not in engines:
-        raise ImproperlyConfigured(f"DATABASE_URL: unknown scheme {parts.scheme!r}; use postgres, mysql or sqlite.")
+        raise ImproperlyConfigured(
+            f"DATABASE_URL: unknown scheme {parts.scheme!r}; use postgres, mysql or sqlite."
+        )
     return {
         "ENGINE": f"django.db.backends.{engines[parts.scheme]}",
         "NAME": unquote(parts.path.lstrip("/")),
@@ -117,20 +129,12 @@ CACHES: dict[str, Any] = (
 )
 
 CELERY_BROKER_URL = os.environ.get("CELERY_BROKER_URL", "")
-if CELERY_BROKER_URL:
-    CELERY_BROKER_TRANSPORT_OPTIONS: dict[str, Any] = {"socket_connect_timeout": 2, "socket_timeout": 5}
-    if not CELERY_BROKER_URL.startswith("redis"):
-        CELERY_BROKER_TRANSPORT_OPTIONS = {}
-else:
-    # No broker server: kombu keeps the messages as files. For one machine.
-    CELERY_BROKER_URL = "filesystem://"
-    _queue = DATA_DIR / "celery-embedded"
-    _queue.mkdir(parents=True, exist_ok=True)
-    CELERY_BROKER_TRANSPORT_OPTIONS = {
-        "data_folder_in": str(_queue),
-        "data_folder_out": str(_queue),
-        "control_folder": str(_queue / "control"),
-    }
+CELERY_BROKER_TRANSPORT_OPTIONS: dict[str, Any] = {}
+if not CELERY_BROKER_URL:
+    CELERY_BROKER_URL = f"{broker.SCHEME}://"
+    CELERY_BROKER_TRANSPORT_OPTIONS = broker.options(DATA_DIR / "celery-embedded")
+elif CELERY_BROKER_URL.startswith("redis"):
+    CELERY_BROKER_TRANSPORT_OPTIONS = {"socket_connect_timeout": 2, "socket_timeout": 5}
 CELERY_BEAT_SCHEDULER = "django_celery_beat.schedulers:DatabaseScheduler"
 CELERY_BEAT_MAX_LOOP_INTERVAL = 5
 CELERY_TASK_IGNORE_RESULT = True
