@@ -1,9 +1,10 @@
-"""Values that must not be seen (S2): a wrapper that shows itself only on demand, and a cleaner for foreign text."""
+"""What must not be seen (S2): a wrapper that shows itself only on demand, and a cleaner for foreign text."""
 
 from __future__ import annotations
 
 import hmac
 import re
+import string
 from typing import Any, Final, NoReturn
 
 MASK: Final = "********"
@@ -31,7 +32,10 @@ class Secret:
         """Constant-time comparison with another secret; never equal to a plain string."""
         if not isinstance(other, Secret):
             return NotImplemented
-        return hmac.compare_digest(self.reveal().encode(), other.reveal().encode())
+        # "surrogatepass": an UnicodeEncodeError would carry the text in its ``object``.
+        return hmac.compare_digest(
+            self.reveal().encode(errors="surrogatepass"), other.reveal().encode(errors="surrogatepass")
+        )
 
     __hash__ = None  # type: ignore[assignment]  # a hash table would compare in variable time
 
@@ -45,17 +49,28 @@ class Secret:
         return format(str(self), spec)
 
     def __reduce__(self) -> NoReturn:
-        raise TypeError("a Secret cannot be pickled: pass the account's id and read the secret where it is used")
+        raise TypeError("a Secret cannot be pickled: pass the account's id, read the secret where it is used")
+
+    def __getstate__(self) -> NoReturn:
+        raise TypeError("a Secret has no state to hand out")
+
+    def __copy__(self) -> Secret:
+        return self
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Secret:
         return self
 
 
 _RID = re.compile(r"\brid:\s*([0-9A-Za-z-]{1,64})")
-_TRAILER = re.compile(r"\s*(?:\bhints?:\s*\[[^\]]*\]|\brid:\s*[0-9A-Za-z-]*)\s*")
+_TRAILER = re.compile(r" ?(?:\bhints?: ?\[[^\]]*\]|\brid: ?[0-9A-Za-z-]*) ?")
 # Anything that could be a credential: WeChat's AppSecrets are 32 hex digits, its tokens run to 100 and more.
-_CREDENTIAL_LIKE = re.compile(r"[0-9A-Za-z_=+/-]{30,}")
-_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]+")
+_CREDENTIAL_CHARACTERS: Final = string.ascii_letters + string.digits + "_=+/-"
+_CREDENTIAL_LIKE = re.compile(rf"[{_CREDENTIAL_CHARACTERS}]{{30,}}")
+# What takes no room, turns the direction of writing, or (half of a surrogate pair) cannot be stored.
+_INVISIBLE = re.compile("[\u00ad\u200b-\u200f\u202a-\u202e\u2060-\u206f\ufeff\ud800-\udfff]")
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
+
+_LONGEST_ERRMSG: Final = 2_000  # of a text to clean; WeChat's own are below 300
 
 
 def find_rid(text: str) -> str:
@@ -65,10 +80,15 @@ def find_rid(text: str) -> str:
 
 
 def clean_errmsg(text: object, *, limit: int = 200) -> str:
-    """WeChat's ``errmsg`` made fit for a log line or a page: one line, no rid or hint, nothing that looks secret.
+    """WeChat's ``errmsg`` fit for a log line or a page: one line, no rid or hint, nothing that looks secret.
 
-    Codes decide, never this text (``wechat-api`` section 7.4); it is for people only.
+    Codes decide, never this text (``wechat-api`` section 7.4); it is for people only. A hostile text costs no
+    more time than a long one (R11).
     """
-    flat = _CONTROL.sub(" ", str(text))
+    flat = str(text)
+    if len(flat) > _LONGEST_ERRMSG:
+        # What the cut leaves of a credential would be too short to be recognised as one.
+        flat = flat[:_LONGEST_ERRMSG].rstrip(_CREDENTIAL_CHARACTERS)
+    flat = " ".join(_CONTROL.sub(" ", _INVISIBLE.sub("", flat)).split())
     flat = _CREDENTIAL_LIKE.sub(MASK, _TRAILER.sub(" ", flat))
-    return " ".join(flat.split())[:limit]
+    return flat.strip()[:limit]
