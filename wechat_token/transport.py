@@ -13,11 +13,12 @@ import ipaddress
 import os
 import socket
 import ssl
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from email.utils import parsedate_to_datetime
+from functools import partial
 from json import loads
-from typing import Any, Final, NoReturn
+from typing import Any, Final, NoReturn, TypeVar
 from urllib.parse import urlsplit
 
 import requests
@@ -29,6 +30,8 @@ from .exceptions import AnswerError, ConfigurationError, ErrorClass, TransportEr
 from .http_adapter import Adapter, Exchange, get_adapter, under_way
 from .redaction import Secret
 
+T = TypeVar("T")
+
 _HEADERS: Final = {
     "User-Agent": f"django-wechat-token/{__version__}",
     "Accept": "application/json",
@@ -38,13 +41,16 @@ _HEADERS: Final = {
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """WeChat's JSON object.
+    """The peer's JSON object.
 
     ``skew`` is how many seconds its clock is ahead of ours, give or take one; None if it sent no ``Date``.
+    ``retry_after`` is how many seconds it asks to wait, if it does.
     """
 
     body: dict[str, Any] = field(repr=False)
     skew: float | None = None
+    status: int = 200
+    retry_after: float | None = None
 
 
 def call(
@@ -53,21 +59,27 @@ def call(
     *,
     params: Mapping[str, str | Secret] | None = None,
     json: Mapping[str, str | bool | Secret] | None = None,
+    headers: Mapping[str, str | Secret] | None = None,
     deadline: float | None = None,
+    adapter: Adapter | None = None,
+    any_status: bool = False,
 ) -> Answer:
     """Send one request to ``API_BASE_URL`` + ``path`` and return the parsed answer. Never retries.
 
     ``deadline`` is in seconds, total, by default ``REQUEST_DEADLINE``. Credentials are passed as ``Secret``.
+    ``adapter``: send through this one and by its settings, to a peer that is not WeChat.
+    ``any_status``: a JSON object is an answer under 4xx and 5xx too.
     Raises ``TransportError`` (no answer), ``AnswerError`` (an answer that is of no use, R11) or
     ``ConfigurationError``. An ``errcode`` in the answer is for the caller to judge.
 
     Errors are raised here, with no context, so that no frame, cause or attribute leads to a secret (S2).
     """
-    settings = get_settings()
+    settings = get_settings() if adapter is None else adapter.settings
     url = base_url(settings) + path
-    adapter = get_adapter(settings)
     exchange = Exchange(settings, settings.request_deadline if deadline is None else deadline)
-    outcome = _attempt(adapter, exchange, method, url, params, json)
+    prepare = partial(_prepare, method, url, params, json, headers)
+    send = partial(_exchange, adapter or get_adapter(settings), exchange, prepare, any_status=any_status)
+    outcome = shielded(exchange, urlsplit(url).hostname, send)
     if isinstance(outcome, Answer):
         return outcome
     try:
@@ -76,8 +88,8 @@ def call(
         del outcome  # an exception whose traceback holds a frame that holds the exception is never freed
 
 
-def base_url(settings: Settings) -> str:
-    """``API_BASE_URL`` without a trailing slash.
+def base_url(settings: Settings, name: str = "API_BASE_URL") -> str:
+    """``API_BASE_URL`` without a trailing slash. ``name``: the setting to name in errors, if it is another.
 
     Raises ``ConfigurationError`` where secrets would travel unprotected: plain http is for a loopback host
     only, such as the sandbox, and then through no proxy elsewhere.
@@ -85,7 +97,7 @@ def base_url(settings: Settings) -> str:
     scheme, host = _scheme_and_host(settings.api_base_url)
     if scheme not in {"http", "https"} or not host or {"@", "?", "#"} & set(settings.api_base_url):
         raise ConfigurationError(
-            "WECHAT_TOKEN['API_BASE_URL'] must be https://HOST[:PORT][/PATH] and nothing more."
+            f"WECHAT_TOKEN['{name}'] must be https://HOST[:PORT][/PATH] and nothing more."
         )
     hops = [host]
     if settings.proxy:
@@ -98,7 +110,7 @@ def base_url(settings: Settings) -> str:
         hops.append(proxy_host)
     if scheme == "http" and not all(map(_is_loopback, hops)):
         raise ConfigurationError(
-            "WECHAT_TOKEN['API_BASE_URL'] may be plain http on a loopback host only: AppSecrets travel there."
+            f"WECHAT_TOKEN['{name}'] may be plain http on a loopback host only: credentials travel there."
         )
     return settings.api_base_url.rstrip("/")
 
@@ -121,22 +133,14 @@ def _is_loopback(host: str) -> bool:
 # -- one exchange --------------------------------------------------------------------------------------------
 
 
-def _attempt(
-    adapter: Adapter,
-    exchange: Exchange,
-    method: str,
-    url: str,
-    params: Mapping[str, str | Secret] | None,
-    json: Mapping[str, str | bool | Secret] | None,
-) -> Answer | BaseException:
-    """Return what :func:`call` is to return or raise; frames below this one hold secrets and end here."""
+def shielded(exchange: Exchange, host: str | None, work: Callable[[], T]) -> T | BaseException:
+    """What ``work`` returns, or the error to raise. Frames below this one hold secrets and end here (S2)."""
     token = under_way.set(exchange)
     try:
-        return _exchange(adapter, exchange, _prepare(method, url, params, json))
+        return work()
     except (requests.RequestException, HTTPError, http.client.HTTPException, OSError, ValueError) as error:
         return TransportError(
-            _describe(error, exchange, urlsplit(url).hostname),
-            may_have_issued=_may_have_issued(error, exchange),
+            _describe(error, exchange, host), may_have_issued=_may_have_issued(error, exchange)
         )
     except BaseException as error:
         # Not about the network (a worker's time limit, an interrupt): passed on as it is, without the frames.
@@ -151,9 +155,14 @@ def _prepare(
     url: str,
     params: Mapping[str, str | Secret] | None,
     json: Mapping[str, str | bool | Secret] | None,
+    headers: Mapping[str, str | Secret] | None,
 ) -> requests.PreparedRequest:
     return requests.Request(
-        method, url, headers=_HEADERS, params=_reveal(params), json=None if json is None else _reveal(json)
+        method,
+        url,
+        headers={**_HEADERS, **_reveal(headers)},
+        params=_reveal(params),
+        json=None if json is None else _reveal(json),
     ).prepare()
 
 
@@ -164,26 +173,31 @@ def _reveal(values: Mapping[str, Any] | None) -> dict[str, Any]:
 
 
 def _exchange(
-    adapter: Adapter, exchange: Exchange, request: requests.PreparedRequest
+    adapter: Adapter, exchange: Exchange, prepare: Callable[[], requests.PreparedRequest], *, any_status: bool
 ) -> Answer | AnswerError:
     settings = exchange.settings
     before = clock.now()
     response = adapter.send(
-        request,
+        prepare(),
         stream=True,  # the body is read below, up to the cap
         timeout=(settings.connect_timeout, exchange.deadline),
         verify=True,
-        proxies={"http": settings.proxy, "https": settings.proxy} if settings.proxy else None,
+        proxies=proxies(settings),
     )
     after = clock.now()
     try:
         payload = _read(response.raw, settings.max_answer_bytes + 1)
     finally:
         response.close()
-    body = _judge(response, payload, settings.max_answer_bytes)
+    body = _judge(response, payload, settings.max_answer_bytes, any_status=any_status)
     if isinstance(body, AnswerError):
         return body
-    return Answer(body, _skew(response.headers.get("Date"), before + (after - before) / 2))
+    return Answer(
+        body,
+        _skew(response.headers.get("Date"), before + (after - before) / 2),
+        response.status_code,
+        _seconds(response.headers.get("Retry-After")),
+    )
 
 
 def _read(raw: Any, limit: int) -> bytes:
@@ -192,6 +206,11 @@ def _read(raw: Any, limit: int) -> bytes:
     while len(payload) < limit and (more := raw.read(limit - len(payload), decode_content=False)):
         payload += more
     return payload
+
+
+def proxies(settings: Settings) -> dict[str, str] | None:
+    """The ``PROXY`` setting as ``requests`` wants it."""
+    return {"http": settings.proxy, "https": settings.proxy} if settings.proxy else None
 
 
 def _may_have_issued(error: BaseException, exchange: Exchange) -> bool:
@@ -244,7 +263,9 @@ def _chain(error: BaseException | None) -> Iterator[BaseException]:
 # -- the answer ----------------------------------------------------------------------------------------------
 
 
-def _judge(response: requests.Response, payload: bytes, limit: int) -> dict[str, Any] | AnswerError:
+def _judge(
+    response: requests.Response, payload: bytes, limit: int, *, any_status: bool
+) -> dict[str, Any] | AnswerError:
     """The JSON object in an answer, or why there is none (R11).
 
     3xx and 4xx come from something in front of WeChat's API that refused the request, so no token was issued.
@@ -260,21 +281,22 @@ def _judge(response: requests.Response, payload: bytes, limit: int) -> dict[str,
 
     if 300 <= status < 400:
         return unusable("a redirect; it was not followed")
-    if status >= 500:
+    if status >= 500 and not any_status:
         return unusable("the server failed")
     if len(payload) > limit:
         return unusable(f"an answer of more than {limit} bytes")
     if response.headers.get("Content-Encoding", "identity").strip().lower() != "identity":
         return unusable("a compressed answer, which was not asked for")
-    body = _parse(payload)
+    body = parse(payload)
     if body is None:
         return unusable(f"{len(payload)} bytes that are no JSON object")
-    if status >= 400 and "errcode" not in body:
+    if status >= 400 and "errcode" not in body and not any_status:
         return unusable("refused without an errcode")
     return body
 
 
-def _parse(payload: bytes) -> dict[str, Any] | None:
+def parse(payload: bytes) -> dict[str, Any] | None:
+    """The JSON object these bytes are, or None."""
     try:
         body = loads(payload.decode("utf-8-sig"), object_pairs_hook=_unique, parse_constant=_refuse)
     except (ValueError, RecursionError):
@@ -304,3 +326,8 @@ def _skew(date: str | None, ours: dt.datetime) -> float | None:
         return (theirs - ours).total_seconds() + 0.5
     except (ValueError, OverflowError):
         return None
+
+
+def _seconds(text: str | None) -> float | None:
+    """``Retry-After`` in its usual form; a date is not worth a parser."""
+    return float(text) if text is not None and text.isdecimal() and text.isascii() and len(text) < 8 else None
