@@ -16,6 +16,7 @@ from typing import Any
 from kombu.transport import TRANSPORT_ALIASES, filesystem
 
 SCHEME = "embedded"
+URL = f"{SCHEME}://localhost/"
 MOST_WAITING = 1000  # messages in a queue; ticks and first fetches are worthless a minute later anyway
 
 
@@ -37,9 +38,13 @@ def options(folder: Path) -> dict[str, Any]:
 class Channel(filesystem.Channel):  # type: ignore[misc]  # kombu is not typed
     """Every step that writes or reads a file holds one lock, which all processes share."""
 
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        for folder in (Path(self.data_folder_in), self.control_folder):
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+
     @contextlib.contextmanager
     def _alone(self) -> Iterator[None]:
-        self.control_folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         with (self.control_folder / "lock").open("ab") as file:  # closing it gives the lock back
             filesystem.lock(file, filesystem.LOCK_EX)
             yield

@@ -131,7 +131,7 @@ CACHES: dict[str, Any] = (
 CELERY_BROKER_URL = os.environ.get("CELERY_BROKER_URL", "")
 CELERY_BROKER_TRANSPORT_OPTIONS: dict[str, Any] = {}
 if not CELERY_BROKER_URL:
-    CELERY_BROKER_URL = f"{broker.SCHEME}://"
+    CELERY_BROKER_URL = broker.URL
     CELERY_BROKER_TRANSPORT_OPTIONS = broker.options(DATA_DIR / "celery-embedded")
 elif CELERY_BROKER_URL.startswith("redis"):
     CELERY_BROKER_TRANSPORT_OPTIONS = {"socket_connect_timeout": 2, "socket_timeout": 5}
