@@ -136,9 +136,49 @@ def test_server__stop_cuts_idle_connections_and_frees_the_port():
         _ = again.url
 
 
-def test_server__stop_ends_a_hanging_answer():
+def test_server__starts_once(server):
+    with pytest.raises(RuntimeError, match="already"):
+        server.start()
+
+
+def test_server__listens_on_ipv6_loopback(client):
+    server = FakeWeChatServer(FakeWeChat(), host="::1")
+    try:
+        server.start()
+    except OSError:
+        pytest.skip("this machine has no IPv6 loopback")
+    try:
+        answer = client.get(f"{server.url}/cgi-bin/get_api_domain_ip", timeout=5)
+    finally:
+        server.stop()
+
+    assert server.fake.calls[0].remote == "::1"
+    assert answer.json()["errcode"] == 41001
+
+
+def test_server__is_quiet_about_peers_that_hang_up(capfd):
+    with FakeWeChatServer(FakeWeChat()) as server:
+        server.fake.inject(Fault("huge", size=20_000_000))
+        with socket.create_connection(("127.0.0.1", urlsplit(server.url).port), timeout=5) as peer:
+            peer.sendall(b"GET /cgi-bin/token HTTP/1.1\r\n\r\n")
+            assert peer.recv(1)
+
+    assert capfd.readouterr().err == ""
+
+
+def test_server__reports_what_is_no_network_error(capfd, monkeypatch):
+    with FakeWeChatServer(FakeWeChat()) as server:
+        monkeypatch.setattr(server.fake, "handle", lambda *args: 1 / 0)
+        with pytest.raises(requests.ConnectionError), new_client() as client:
+            client.get(f"{server.url}/cgi-bin/token", timeout=5)
+
+    assert "ZeroDivisionError" in capfd.readouterr().err
+
+
+@pytest.mark.parametrize("kind", ["hang_before", "slow", "drip"])
+def test_server__stop_ends_an_unfinished_answer(kind):
     server = FakeWeChatServer(FakeWeChat()).start()
-    server.fake.inject(Fault("hang_before", seconds=600))
+    server.fake.inject(Fault(kind, seconds=600))
     with socket.create_connection(("127.0.0.1", urlsplit(server.url).port), timeout=5) as client:
         client.sendall(b"GET /cgi-bin/token HTTP/1.1\r\n\r\n")
         while not server.fake.calls:
@@ -187,11 +227,11 @@ def test_wire__slow_arrives_whole(client, server, fake):
 
 
 def test_wire__drip_outlasts_the_timeout_of_single_reads(client, server, fake):
-    fake.inject(Fault("drip", seconds=0.002))
+    fake.inject(Fault("drip", seconds=0.003))
     started = time.monotonic()
-    answer = classic(client, server, timeout=0.1)
+    answer = classic(client, server, timeout=0.3)
 
-    assert time.monotonic() - started > 0.1
+    assert time.monotonic() - started > 0.3
     assert fake.is_valid(answer.json()["access_token"])
 
 
@@ -220,7 +260,7 @@ def test_wire__redirect_and_gateway_page(client, server, fake):
 
 
 def test_wire__late_answer_overtaken_by_a_newer_one(client, server, fake):
-    fake.inject(Fault("slow", seconds=0.2))
+    fake.inject(Fault("slow", seconds=0.5))
     late = []
 
     def wait_for_the_late_answer():

@@ -82,10 +82,25 @@ def test_wire__becomes_the_exception_of_requests(fake, kind, expected, issued):
     fake.inject(Fault(kind, seconds=6))
 
     with pytest.raises(expected) as caught:
-        classic(timeout=(1, 5))
+        classic(timeout=(9, 5))  # to connect, to read
     assert type(caught.value) is expected
     assert caught.value.request.url.startswith(BASE)
     assert fake.issued(APPID) == issued
+
+
+@pytest.mark.parametrize(
+    ("kind", "innermost"),
+    [("lost_after", ConnectionResetError), ("refused", ConnectionRefusedError), ("hang_after", TimeoutError)],
+)
+def test_wire__leads_to_the_error_of_the_socket(fake, kind, innermost):
+    fake.inject(Fault(kind))
+
+    with pytest.raises(requests.RequestException) as caught:
+        classic()
+    root = caught.value
+    while root.__cause__ is not None:
+        root = root.__cause__
+    assert type(root) is innermost
 
 
 def test_wire__refused_names_the_url_as_in_real_life(fake):

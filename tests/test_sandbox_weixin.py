@@ -202,6 +202,15 @@ def test_stable__forced_too_early_returns_the_current_token(fake, clock):
     assert stable(fake, force_refresh=True)["access_token"] != first
 
 
+def test_stable__forced_too_early_holds_in_the_window_as_well(clock):
+    fake = make(clock, life=60, overlap=300)
+    first = stable(fake, force_refresh=True)["access_token"]
+    clock.advance(29)
+
+    assert stable(fake, force_refresh=True)["access_token"] == first
+    assert stable(fake)["access_token"] != first
+
+
 def test_stable__twenty_first_forced_refresh_of_a_day_is_refused(fake, clock):
     for _ in range(20):
         assert "access_token" in stable(fake, force_refresh=True)
@@ -316,6 +325,10 @@ def test_refusal__force_refresh_must_be_a_boolean(fake):
     assert stable(fake, force_refresh="true")["errcode"] == 47001
 
 
+def test_refusal__credentials_must_be_strings(fake):
+    assert stable(fake, appid=[APPID])["errcode"] == stable(fake, secret=1)["errcode"] == 47001
+
+
 def test_refusal__wrong_method(fake):
     assert get(fake, "/cgi-bin/stable_token")["errcode"] == 43002
     assert fake.handle("POST", "/cgi-bin/token", {}).json()["errcode"] == 43001
@@ -403,6 +416,14 @@ def test_kill_token__ends_every_token_and_the_next_fetch_heals(fake):
     assert fake.is_valid(stable(fake)["access_token"])
 
 
+def test_kill_token__is_not_undone_by_the_next_fetch(fake):
+    dead = classic(fake)["access_token"]
+    fake.kill_token(APPID)
+    classic(fake)
+
+    assert not fake.is_valid(dead)
+
+
 def test_kill_token__stuck_needs_a_forced_refresh(fake):
     dead = stable(fake)["access_token"]
     fake.kill_token(APPID, stuck=True)
@@ -411,6 +432,17 @@ def test_kill_token__stuck_needs_a_forced_refresh(fake):
     healed = stable(fake, force_refresh=True)["access_token"]
     assert fake.is_valid(healed)
     assert stable(fake)["access_token"] == healed
+
+
+def test_kill_token__stuck_ends_with_the_natural_life(clock):
+    fake = make(clock, life=20, window=0)
+    dead = stable(fake, force_refresh=True)["access_token"]
+    fake.kill_token(APPID, stuck=True)
+    clock.advance(19)
+    assert stable(fake)["access_token"] == stable(fake, force_refresh=True)["access_token"] == dead
+    clock.advance(1)
+
+    assert fake.is_valid(stable(fake, force_refresh=True)["access_token"])
 
 
 def test_foreign_refresh__displaces_the_classic_token_only(fake, clock):
@@ -438,6 +470,11 @@ def test_foreign_refresh__counts_against_the_quota(clock):
     with pytest.raises(Refusal) as refused:
         fake.foreign_refresh(APPID)
     assert refused.value.errcode == 45009
+
+
+def test_foreign_refresh__knows_the_token_endpoints_only(fake):
+    with pytest.raises(ValueError, match="classic or stable"):
+        fake.foreign_refresh(APPID, endpoint="ticket")
 
 
 def test_reset_secret__old_one_is_refused_and_tokens_stay(fake):
@@ -563,6 +600,14 @@ def test_tokens__look_real_and_are_unique(fake):
     assert len(set(tokens)) == 200
     assert {len(token) for token in tokens} == {139}
     assert all(token[2] == "_" and token.isascii() and token.isprintable() for token in tokens)
+
+
+def test_expires_in__is_not_short_by_a_rounding_error():
+    start = 5076.076230383868
+    assert (start + 7200) - start < 7200  # in floating point
+    fake = make(ManualClock(start))
+
+    assert (classic(fake)["expires_in"], stable(fake)["expires_in"]) == (7200, 7200)
 
 
 def test_tokens__follow_from_the_seed(clock):

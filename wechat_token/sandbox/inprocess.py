@@ -7,6 +7,7 @@ hold the request's URL, as in real life, so that tests for leaking secrets have 
 from __future__ import annotations
 
 import errno
+from typing import TypeVar
 from urllib.parse import parse_qsl, urlsplit
 
 import requests
@@ -23,6 +24,7 @@ from urllib3.exceptions import (
 from .answers import Reply, Wire
 from .weixin import FakeWeChat
 
+_Error = TypeVar("_Error", bound=BaseException)
 Timeout = float | tuple[float | None, float | None] | None
 
 
@@ -58,32 +60,57 @@ def _carried(reply: Reply, wire: Wire, request: requests.PreparedRequest, timeou
         raise _timed_out(request, read_timeout)
     match wire.action:
         case "reset":
-            broken = ProtocolError(
-                "Connection aborted.", ConnectionResetError(errno.ECONNRESET, "reset by peer")
-            )
-            raise requests.ConnectionError(broken, request=request) from broken
+            raise _reset(request)
         case "refuse":
             raise _refused(request)
         case "cut":
-            part = len(reply.body) // 2
-            short = ProtocolError("Connection broken", IncompleteRead(part, len(reply.body) - part))
-            raise requests.exceptions.ChunkedEncodingError(short, request=request) from short
+            raise _cut(request, len(reply.body))
         case "pad":
             return Reply(reply.status, reply.headers, b" " * wire.size + reply.body)
         case _:
             return reply
 
 
+# The errors below carry the chain of causes that urllib3 and the socket would leave, innermost first.
+
+
 def _timed_out(request: requests.PreparedRequest, read_timeout: float | None) -> requests.ReadTimeout:
-    pool = urllib3.HTTPSConnectionPool(_host(request))
-    reason = ReadTimeoutError(pool, request.path_url, f"Read timed out. (read timeout={read_timeout})")
-    return requests.ReadTimeout(reason, request=request)
+    late = ReadTimeoutError(
+        _pool(request), request.path_url, f"Read timed out. (read timeout={read_timeout})"
+    )
+    late.__cause__ = TimeoutError("timed out")
+    return _with_cause(requests.ReadTimeout(late, request=request), late)
+
+
+def _reset(request: requests.PreparedRequest) -> requests.ConnectionError:
+    reset = ConnectionResetError(errno.ECONNRESET, "Connection reset by peer")
+    aborted = ProtocolError("Connection aborted.", reset)
+    aborted.__cause__ = reset
+    return _with_cause(requests.ConnectionError(aborted, request=request), aborted)
 
 
 def _refused(request: requests.PreparedRequest) -> requests.ConnectionError:
-    pool = urllib3.HTTPSConnectionPool(_host(request))
-    reason = NewConnectionError(HTTPSConnection(_host(request)), "Failed to establish a new connection")
-    return requests.ConnectionError(MaxRetryError(pool, request.path_url, reason), request=request)
+    nobody = NewConnectionError(HTTPSConnection(_host(request)), "Failed to establish a new connection")
+    nobody.__cause__ = ConnectionRefusedError(errno.ECONNREFUSED, "Connection refused")
+    gave_up = MaxRetryError(_pool(request), request.path_url, nobody)
+    gave_up.__cause__ = nobody
+    return _with_cause(requests.ConnectionError(gave_up, request=request), gave_up)
+
+
+def _cut(request: requests.PreparedRequest, length: int) -> requests.exceptions.ChunkedEncodingError:
+    short = IncompleteRead(length // 2, length - length // 2)
+    broken = ProtocolError(f"Connection broken: {short!r}", short)
+    broken.__cause__ = short
+    return _with_cause(requests.exceptions.ChunkedEncodingError(broken, request=request), broken)
+
+
+def _with_cause(error: _Error, cause: BaseException) -> _Error:
+    error.__cause__ = cause
+    return error
+
+
+def _pool(request: requests.PreparedRequest) -> urllib3.HTTPSConnectionPool:
+    return urllib3.HTTPSConnectionPool(_host(request))
 
 
 def _host(request: requests.PreparedRequest) -> str:
