@@ -1,0 +1,14 @@
+"""The example project for child processes of the live tests: apart from everything else on the same services."""
+
+import json
+import os
+
+from example_project.settings import *  # noqa: F403  the point of this file
+from example_project.settings import CACHES, CELERY_BROKER_TRANSPORT_OPTIONS, CELERY_BROKER_URL, WECHAT_TOKEN
+
+_run = os.environ["WECHAT_TOKEN_LIVE_RUN"]
+CACHES["default"]["KEY_PREFIX"] = _run
+if CELERY_BROKER_URL.startswith("redis"):
+    CELERY_BROKER_TRANSPORT_OPTIONS["global_keyprefix"] = f"{_run}:"
+CELERY_TASK_DEFAULT_QUEUE = _run
+WECHAT_TOKEN.update(json.loads(os.environ.get("WECHAT_TOKEN_LIVE_SETTINGS", "{}")))
