@@ -294,6 +294,23 @@ def test_deadline__slow_name_resolution_sends_nothing(
     assert peer.requests == []
 
 
+def test_deadline__passed_while_connecting_sends_nothing(
+    configure: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    connect = http_adapter._Connection.connect
+
+    def slowly(self: Any) -> None:
+        connect(self)
+        time.sleep(0.15)
+
+    with serving(answering(GOOD)) as peer:
+        configure(peer)
+        monkeypatch.setattr(http_adapter._Connection, "connect", slowly)
+        error = failure(deadline=0.1)
+    assert not error.may_have_issued
+    assert peer.requests == []
+
+
 @pytest.mark.parametrize("record", [b"", b"\x16\x03\x03\x40\x00"], ids=["silent", "dripping"])
 def test_deadline__covers_the_tls_handshake(configure: Callable[..., None], record: bytes) -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
@@ -419,7 +436,10 @@ def test_failure__of_a_time_limit_passes_through(
         pass
 
     def interrupted(*args: Any, **kwargs: Any) -> Any:
-        raise TimeLimit
+        try:
+            raise OSError(CANARY)
+        except OSError:
+            raise TimeLimit  # noqa: B904  a signal handler cannot say what it interrupts
 
     configure("http://127.0.0.1:9")
     monkeypatch.setattr(requests.adapters.HTTPAdapter, "send", interrupted)
@@ -652,6 +672,11 @@ def tunnel(peer: Peer, connection: socket.socket) -> None:
                 sink.sendall(data)
 
 
+def tunnel_into_silence(peer: Peer, connection: socket.socket) -> None:
+    connection.sendall(b"HTTP/1.1 200 Connection established\r\n\r\n")
+    peer.pause(10)
+
+
 def test_proxy__tunnels_tls(configure: Callable[..., None], tmp_path: Any) -> None:
     context, bundle = server_tls(tmp_path)
     with serving(answering(GOOD), context) as peer, serving(tunnel) as proxy:
@@ -670,8 +695,9 @@ def test_proxy__tunnels_tls(configure: Callable[..., None], tmp_path: Any) -> No
         answering(answer(b"", "407 Proxy Authentication Required")),
         drip(b"HTTP/1.1 200 OK\r\nX-Drip: ", b"."),
         hang_up,
+        tunnel_into_silence,
     ],
-    ids=["407", "dripping", "hang up"],
+    ids=["407", "dripping", "hang up", "silence behind it"],
 )
 def test_proxy__failing_tunnel_sends_nothing(configure: Callable[..., None], play: Any) -> None:
     with serving(play) as proxy:

@@ -120,8 +120,7 @@ def _parse(answer: transport.Answer, appid: str) -> Issued | UpstreamError:
 
 
 def _refusal(code: int, errmsg: Any, appid: str) -> APIError:
-    # A lone surrogate, which JSON can spell, could neither be stored nor logged.
-    text = errmsg.encode(errors="replace").decode() if isinstance(errmsg, str) else ""
+    text = errmsg if isinstance(errmsg, str) else ""
     meaning = lookup(code)
     return APIError(
         f"{appid}: errcode {code}: {clean_errmsg(text)}",
