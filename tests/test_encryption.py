@@ -115,7 +115,7 @@ def test_decrypt__wrong_key_says_what_to_do(keys):
     ciphertext = encrypt(CANARY)
     keys(NEW_KEY, secret_key="new")
     with pytest.raises(
-        EncryptionKeyError, match="ENCRYPTION_KEYS.*SECRET_KEY_FALLBACKS.*enter the AppSecret"
+        EncryptionKeyError, match=r"ENCRYPTION_KEYS.*SECRET_KEY_FALLBACKS.*enter the AppSecret"
     ) as caught:
         decrypt(ciphertext)
     assert ciphertext not in str(caught.value)
@@ -212,7 +212,7 @@ def test_field__plain_text_that_looks_like_a_fixture_is_plain_text(account):
     ],
 )
 def test_field__cannot_be_searched(query):
-    with pytest.raises(FieldError, match="Account.secret is encrypted and cannot be searched") as caught:
+    with pytest.raises(FieldError, match=r"Account\.secret is encrypted and cannot be searched") as caught:
         query()
     assert CANARY not in str(caught.value)
 

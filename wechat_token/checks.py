@@ -1,24 +1,252 @@
-"""System checks: what is wrong with the configuration, where, and what to do."""
+"""System checks: what is wrong with the configuration, where, and what to do (``docs/checks.md``).
+
+What matters in production only is checked with ``check --deploy``; what needs rows, with ``--database``.
+"""
 
 from __future__ import annotations
 
+import difflib
+from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qs, urlsplit
 
+from django.conf import settings as django_settings
 from django.core import checks
+from django.core.cache import caches
+from django.core.cache.backends.dummy import DummyCache
+from django.core.cache.backends.locmem import LocMemCache
+from django.core.checks import CheckMessage
+from django.utils.encoding import force_str
 
-from . import conf
+from . import conf, encryption, ticking, transactions, transport
+from .exceptions import ConfigurationError
+
+TAG = "wechat_token"
+
+SHORTEST_SECRET_KEY = 32  # characters: below, guessing it is cheaper than breaking the cipher
+SQLITE_TIMEOUT = 5.0  # seconds; also what Python's driver waits if nothing is set
 
 
 def register() -> None:
-    checks.register(check_setting_names, "wechat_token")
+    for check in (
+        check_setting_names, check_setting_values, check_api_base_url, check_beat_installed, check_time_zone,
+        check_redis_timeout,
+    ):  # fmt: skip
+        checks.register(check, TAG)
+    for check in (check_cache_shared, check_encryption_key, check_sqlite):
+        checks.register(check, TAG, deploy=True)
+    checks.register(check_periodic_task, TAG, checks.Tags.database)
 
 
-def check_setting_names(app_configs: Any = None, **kwargs: Any) -> list[checks.CheckMessage]:
-    return [
-        checks.Error(
-            f"WECHAT_TOKEN has an unknown key: {key!r}.",
-            hint="Known keys: " + ", ".join(sorted(conf.known_keys())),
-            id="wechat_token.E001",
+# -- the WECHAT_TOKEN setting ----------------------------------------------------------------------
+
+
+def check_setting_names(app_configs: Any = None, **kwargs: Any) -> list[CheckMessage]:
+    return [unknown_key(key) for key in conf.unknown_keys()]
+
+
+def unknown_key(key: str) -> CheckMessage:
+    known = sorted(conf.known_keys())
+    nearest = difflib.get_close_matches(key.upper(), known, n=1)
+    hint = f"Did you mean {nearest[0]!r}?" if nearest else f"Known keys: {', '.join(known)}."
+    return checks.Error(f"WECHAT_TOKEN has an unknown key: {key!r}.", hint=hint, id="wechat_token.E001")
+
+
+def check_setting_values(app_configs: Any = None, **kwargs: Any) -> list[CheckMessage]:
+    found = conf.problems()
+    if found:
+        return [unusable_value(problem.message) for problem in found]
+    settings = conf.get_settings()
+    messages = [
+        unusable_value(
+            f"WECHAT_TOKEN['ENCRYPTION_KEYS']: entry {number} is not a Fernet key.",
+            encryption.HOW_TO_MAKE_A_KEY,
         )
-        for key in conf.unknown_keys()
+        for number in encryption.bad_keys()
     ]
+    if settings.cache_alias not in django_settings.CACHES:
+        messages.append(
+            unusable_value(
+                f"WECHAT_TOKEN['CACHE_ALIAS'] is {settings.cache_alias!r}, which is not in CACHES.",
+                f"CACHES has: {', '.join(sorted(django_settings.CACHES))}.",
+            )
+        )
+    if settings.ca_bundle is not None and not Path(settings.ca_bundle).exists():
+        messages.append(
+            unusable_value(f"WECHAT_TOKEN['CA_BUNDLE']: there is no file {settings.ca_bundle!r}.")
+        )
+    return messages
+
+
+def unusable_value(message: str, hint: str | None = None) -> CheckMessage:
+    return checks.Error(message, hint=hint, id="wechat_token.E002")
+
+
+def check_api_base_url(app_configs: Any = None, **kwargs: Any) -> list[CheckMessage]:
+    """What :mod:`wechat_token.transport` would refuse, and a path that it would send twice."""
+    if conf.problems():
+        return []
+    settings = conf.get_settings()
+    try:
+        transport.base_url(settings)
+    except ConfigurationError as error:
+        return [bad_base_url(str(error))]
+    if "cgi-bin" in urlsplit(settings.api_base_url).path:
+        return [bad_base_url("WECHAT_TOKEN['API_BASE_URL'] must end before /cgi-bin, which is added to it.")]
+    return []
+
+
+def bad_base_url(message: str) -> CheckMessage:
+    default = conf.Settings().api_base_url
+    return checks.Error(message, hint=f"Leave it out for {default}.", id="wechat_token.E003")
+
+
+# -- what the site is built on ---------------------------------------------------------------------
+
+
+def check_cache_shared(app_configs: Any = None, **kwargs: Any) -> list[CheckMessage]:
+    alias = _cache_alias()
+    if alias is None or not isinstance(caches[alias], LocMemCache | DummyCache):
+        return []
+    return [cache_not_shared(alias, type(caches[alias]).__name__)]
+
+
+def cache_not_shared(alias: str, backend: str) -> CheckMessage:
+    return checks.Warning(
+        f"The cache {alias!r} is a {backend}, which processes do not share.",
+        hint="Every process then asks the database for each token once a second. Use Redis, Memcached or "
+        "Django's database cache, or name such a cache in WECHAT_TOKEN['CACHE_ALIAS'].",
+        id="wechat_token.W004",
+    )  # fmt: skip
+
+
+def check_beat_installed(app_configs: Any = None, **kwargs: Any) -> list[CheckMessage]:
+    if ticking.is_installed() or ticking.is_scheduled_in_settings():
+        return []
+    return [beat_not_installed()]
+
+
+def beat_not_installed() -> CheckMessage:
+    return checks.Warning(
+        "Nothing renews tokens in time: django_celery_beat is not in INSTALLED_APPS.",
+        hint="Add it and run migrate. With another scheduler, have it start the task "
+        f"{ticking.TASK} every few seconds and silence this check.",
+        id="wechat_token.W005",
+    )
+
+
+def check_periodic_task(
+    app_configs: Any = None, databases: Iterable[str] | None = None, **kwargs: Any
+) -> list[CheckMessage]:
+    using = transactions.alias()
+    if using not in (databases or ()) or not ticking.has_tables(using):
+        return []  # migrate runs this check before there is a table, and makes the task afterwards
+    if any(tick.enabled for tick in ticking.ticks(using)) or ticking.is_scheduled_in_settings():
+        return []
+    return [tick_disabled() if ticking.ticks(using) else tick_missing()]
+
+
+def tick_missing() -> CheckMessage:
+    return checks.Warning(
+        f"No periodic task starts {ticking.TASK}: nothing renews tokens in time.",
+        hint="Run manage.py migrate, which makes the task.",
+        id="wechat_token.W006",
+    )
+
+
+def tick_disabled() -> CheckMessage:
+    return checks.Warning(
+        f"The periodic task that starts {ticking.TASK} is disabled: nothing renews tokens in time.",
+        hint="Enable it in the admin under Periodic tasks.",
+        id="wechat_token.W006",
+    )
+
+
+def check_encryption_key(app_configs: Any = None, **kwargs: Any) -> list[CheckMessage]:
+    if conf.problems() or conf.get_settings().encryption_keys:
+        return []
+    key = force_str(django_settings.SECRET_KEY, errors="replace")
+    weak = len(key) < SHORTEST_SECRET_KEY or key.startswith("django-insecure-")
+    return [weak_encryption_key()] if weak else []
+
+
+def weak_encryption_key() -> CheckMessage:
+    return checks.Warning(
+        "AppSecrets are encrypted with a key derived from a weak SECRET_KEY.",
+        hint="It is short, or the one that startproject made. Set WECHAT_TOKEN['ENCRYPTION_KEYS'] to a list "
+        "with a key of its own, then run "
+        f"manage.py wechat_token rotate-encryption. {encryption.HOW_TO_MAKE_A_KEY}",
+        id="wechat_token.W007",
+    )
+
+
+def check_sqlite(app_configs: Any = None, **kwargs: Any) -> list[CheckMessage]:
+    alias = transactions.alias()
+    database = django_settings.DATABASES[alias]
+    if not database["ENGINE"].endswith("sqlite3"):
+        return []
+    options = database.get("OPTIONS", {})
+    missing = []
+    if "journal_mode=wal" not in str(options.get("init_command", "")).lower().replace(" ", ""):
+        missing.append("'init_command': 'PRAGMA journal_mode=WAL;'")
+    if str(options.get("transaction_mode", "")).upper() != "IMMEDIATE":
+        missing.append("'transaction_mode': 'IMMEDIATE'")
+    if options.get("timeout", SQLITE_TIMEOUT) < SQLITE_TIMEOUT:
+        missing.append("'timeout': 20")
+    return [sqlite_options_missing(alias, missing)] if missing else []
+
+
+def sqlite_options_missing(alias: str, missing: list[str]) -> CheckMessage:
+    return checks.Warning(
+        f"The SQLite database {alias!r} is not set up for several processes.",
+        hint=f"Web server, worker and beat write to one file. Add to its OPTIONS: {', '.join(missing)}. "
+        "For more than one machine use PostgreSQL or MySQL.",
+        id="wechat_token.W009",
+    )
+
+
+def check_time_zone(app_configs: Any = None, **kwargs: Any) -> list[CheckMessage]:
+    return [] if django_settings.USE_TZ else [naive_times()]
+
+
+def naive_times() -> CheckMessage:
+    return checks.Error(
+        "wechat_token needs USE_TZ = True.",
+        hint="Hosts in different time zones share the rows, SQLite and MySQL refuse such times without it, "
+        "and celery beat then sleeps for hours or fires without pause.",
+        id="wechat_token.E010",
+    )
+
+
+def check_redis_timeout(app_configs: Any = None, **kwargs: Any) -> list[CheckMessage]:
+    alias = _cache_alias()
+    if alias is None:
+        return []
+    cache = django_settings.CACHES[alias]
+    if "redis" not in str(cache.get("BACKEND", "")).lower():
+        return []
+    options = {str(key).lower() for key in cache.get("OPTIONS", {})} | _options_in(cache.get("LOCATION", ()))
+    return [] if "socket_timeout" in options else [redis_timeout_missing(alias)]
+
+
+def redis_timeout_missing(alias: str) -> CheckMessage:
+    return checks.Warning(
+        f"The Redis cache {alias!r} has no socket_timeout.",
+        hint="While Redis hangs, reading a token hangs with it, for 5 seconds or, before redis-py 8, for ever. "
+        f"Set CACHES[{alias!r}]['OPTIONS'] to {{'socket_timeout': 0.5, 'socket_connect_timeout': 0.5}}.",
+        id="wechat_token.W011",
+    )
+
+
+def _cache_alias() -> str | None:
+    """The cache in use; None if :func:`check_setting_values` complains about it."""
+    if conf.problems():
+        return None
+    alias = conf.get_settings().cache_alias
+    return alias if alias in django_settings.CACHES else None
+
+
+def _options_in(location: str | Iterable[str]) -> set[str]:
+    urls = [location] if isinstance(location, str) else list(location)
+    return set.intersection(*(set(parse_qs(urlsplit(url).query)) for url in urls)) if urls else set()
