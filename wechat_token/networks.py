@@ -21,7 +21,7 @@ IPV6_SITE_BITS = 64  # the smallest block one IPv6 customer holds
 
 
 def parse_networks(text: str) -> tuple[Network, ...]:
-    """The addresses and CIDR networks in ``text``. Raises ``ValueError`` for anything else, host bits included."""
+    """The addresses and CIDR networks in ``text``. Raises ``ValueError`` for all else, host bits included."""
     return tuple(ipaddress.ip_network(part) for part in _BETWEEN.split(text.strip()) if part)
 
 
@@ -37,7 +37,7 @@ def validate_networks(text: str) -> None:
 
 
 def parse_address(text: str) -> Address | None:
-    """An address as headers write it, with or without a port; an IPv4 address in IPv6 clothes is that IPv4 address."""
+    """An address as headers write it, with or without a port; ``::ffff:192.0.2.1`` is an IPv4 address."""
     text = text.strip()
     if match := _WITH_PORT.fullmatch(text):
         text = match["v6"] or match["v4"]
@@ -49,11 +49,11 @@ def parse_address(text: str) -> Address | None:
 
 
 def client_address(request: HttpRequest, trusted_proxies: int) -> Address | None:
-    """Who called the outermost of our own proxies; None if that cannot be told (a unix socket, a garbled header).
+    """Who called the outermost of our own proxies; None if that cannot be told (a unix socket, nonsense).
 
-    Each proxy appends the address it was called from to ``X-Forwarded-For``; what stands left of our own proxies'
-    entries was written by the client and is worth nothing. A shorter chain came past a proxy: then only the
-    connection itself is believed.
+    Each proxy appends the address it was called from to ``X-Forwarded-For``; what stands left of our own
+    proxies' entries was written by the client and is worth nothing. A shorter chain came past a proxy: then
+    only the connection itself is believed.
     """
     peer: str = request.META.get("REMOTE_ADDR", "")
     if trusted_proxies < 1:

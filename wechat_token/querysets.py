@@ -35,11 +35,11 @@ class RefreshLogQuerySet(models.QuerySet["RefreshLog"]):
 
 class ClientKeyQuerySet(models.QuerySet["ClientKey"]):
     def update(self, **fields: Any) -> int:
-        """Update, and let every process notice within a second (S3); bookkeeping of the last use is no change."""
+        """Update, and let every process notice within a second (S3); a last use alone is no change."""
         from .models import new_stamp
 
         if set(fields) - {"last_used_at"}:
             fields.setdefault("stamp", new_stamp())
         return super().update(**fields)
 
-    update.alters_data = True  # type: ignore[attr-defined]  how Django keeps templates from calling it
+    update.alters_data = True  # type: ignore[attr-defined]  # how Django keeps templates from calling it

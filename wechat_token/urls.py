@@ -1,5 +1,18 @@
+"""Mount these wherever you like: ``path("wechat/", include("wechat_token.urls"))``."""
+
 from __future__ import annotations
+
+from django.urls import path
+
+from .api import accounts, health, openapi, weixin
 
 app_name = "wechat_token"
 
-urlpatterns: list[object] = []
+urlpatterns = [
+    path("accounts/<str:appid>/access_token", accounts.access_token, name="access_token"),
+    path("accounts/<str:appid>/access_token/refresh", accounts.refresh, name="refresh"),
+    path("cgi-bin/token", weixin.token, name="token"),
+    path("cgi-bin/stable_token", weixin.stable_token, name="stable_token"),
+    path("health", health.health, name="health"),
+    path("openapi.json", openapi.openapi, name="openapi"),
+]

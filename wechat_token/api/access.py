@@ -1,0 +1,72 @@
+"""Who is asking: a client key, presented where it belongs and from where it may be used (S3).
+
+All that is wrong with a key looks alike from outside, so that somebody who found one learns nothing about it.
+The log says more. Failed attempts are counted per address; valid keys behind the same address are never held
+up by them.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from typing import Final
+
+from django.http import HttpRequest
+from django.views.decorators.debug import sensitive_variables
+
+from .. import clock, keyring, keys, usage
+from ..conf import get_settings
+from ..keyring import Grant
+from ..networks import Address, client_address, neighbourhood
+from ..redaction import Secret
+from ..throttle import Throttle
+from .refusals import INVALID_KEY, TOO_MANY_FAILURES, Refusal
+
+logger = logging.getLogger("wechat_token.access")
+
+NO_KEY: Final = Secret("")
+_failures = Throttle()
+
+
+@sensitive_variables()
+def bearer(request: HttpRequest) -> Secret:
+    """The key of the ``Authorization`` header, the only place for it in the REST dialect."""
+    scheme, _, credentials = request.META.get("HTTP_AUTHORIZATION", "").partition(" ")
+    return Secret(credentials.strip()) if scheme.lower() == "bearer" else NO_KEY
+
+
+def authenticate(request: HttpRequest, presented: Secret) -> Grant:
+    """The grant of the presented key. Raises ``Refusal``: 401, or 429 for an address that keeps failing."""
+    address = client_address(request, get_settings().trusted_proxies)
+    grant = keyring.find(presented.reveal())
+    if grant is None:
+        raise _failed(address, _described(presented))
+    if not grant.admits(address):
+        usage.count(grant.key_id, "", refusals=1)
+        raise _failed(address, f"{grant.prefix}… ({grant.name}), outside its networks")
+    return grant
+
+
+def _failed(address: Address | None, what: str) -> Refusal:
+    count = _failures.hit(neighbourhood(address), clock.monotonic())
+    if count.number == 1:  # once a minute, however many there are
+        logger.warning(
+            "Refused client key %s from %s. Attempts from there in the minute before: %d.",
+            what, address or "an unknown address", count.before,
+        )  # fmt: skip
+    if count.number > get_settings().failures_per_minute:
+        return Refusal(TOO_MANY_FAILURES, count.seconds_left)
+    return Refusal(INVALID_KEY)
+
+
+@sensitive_variables()
+def _described(presented: Secret) -> str:
+    """A key for the log. What is no key may be anything, an AppSecret for example, and is not shown."""
+    text = presented.reveal()
+    if not text:
+        return "(none)"
+    return f"{keys.shown(text)}…" if keys.is_well_formed(text) else "(malformed)"
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_failures.clear)

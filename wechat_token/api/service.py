@@ -1,0 +1,65 @@
+"""What a client key may do: read the token of an account, and complain about it. Both dialects come here."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from django.views.decorators.debug import sensitive_variables
+
+from .. import clock, serving, usage
+from ..conf import get_settings
+from ..exceptions import AccountError, AccountNotFound, RefreshRateLimited
+from ..keyring import Grant
+from ..models import ACCESS_TOKEN
+from ..redaction import Secret
+from ..shelf import Entry
+from ..throttle import Throttle
+from .refusals import REFRESH_NOT_ALLOWED, TOO_MANY_COMPLAINTS, Refusal
+
+_complaints = Throttle()
+
+
+def read(grant: Grant, appid: str) -> Entry:
+    """The token to use now. Raises ``Refusal`` and what :func:`serving.current_entry` raises."""
+    with _refusals_counted(grant, appid):
+        entry = serving.current_entry((appid, ACCESS_TOKEN))
+    usage.count(grant.key_id, appid, reads=1)
+    return entry
+
+
+@sensitive_variables()
+def complain(grant: Grant, appid: str, stale: Secret | None) -> Entry:
+    """One complaint about ``stale``, or about whatever is current (R8): the token to use now."""
+    with _refusals_counted(grant, appid):
+        if not grant.may_refresh:
+            raise Refusal(REFRESH_NOT_ALLOWED)
+        count = _complaints.hit(grant.key_id, clock.monotonic())
+        if count.number > get_settings().complaints_per_minute:
+            raise Refusal(TOO_MANY_COMPLAINTS, count.seconds_left)
+        key = (appid, ACCESS_TOKEN)
+        if stale is None:
+            stale = Secret(serving.current_entry(key).value)
+        entry = serving.complain(key, stale, client=grant.name)
+    usage.count(grant.key_id, appid, complaints=1)
+    return entry
+
+
+@contextmanager
+def _refusals_counted(grant: Grant, appid: str) -> Iterator[None]:
+    """Unknown, inactive and forbidden accounts are one thing from outside (S3), counted under no AppID."""
+    try:
+        if not grant.covers(appid):
+            raise AccountNotFound
+        yield
+    except AccountError:
+        usage.count(grant.key_id, "", refusals=1)
+        raise
+    except (Refusal, RefreshRateLimited):
+        usage.count(grant.key_id, appid if grant.appids is not None else "", refusals=1)
+        raise
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_complaints.clear)
