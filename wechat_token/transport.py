@@ -22,7 +22,7 @@ from typing import Any, Final, NoReturn, TypeVar
 from urllib.parse import urlsplit
 
 import requests
-from urllib3.exceptions import HTTPError, NameResolutionError, ProxyError
+from urllib3.exceptions import HTTPError, NameResolutionError, NewConnectionError, ProxyError
 
 from . import __version__, clock
 from .conf import Settings, get_settings
@@ -222,10 +222,10 @@ def _may_have_issued(error: BaseException, exchange: Exchange) -> bool:
         requests.exceptions.ConnectTimeout,
         requests.exceptions.SSLError,
         requests.exceptions.ProxyError,
+        NewConnectionError,
     )
-    return isinstance(
-        error, (requests.exceptions.ConnectionError, requests.exceptions.ReadTimeout)
-    ) and not isinstance(error, harmless)
+    doubtful = (requests.exceptions.ConnectionError, requests.exceptions.ReadTimeout)
+    return isinstance(error, doubtful) and not any(isinstance(e, harmless) for e in _chain(error))
 
 
 def _describe(error: BaseException, exchange: Exchange, host: str | None) -> str:

@@ -1,0 +1,302 @@
+"""The refresh flow under bad answers, races and a failing database."""
+
+from __future__ import annotations
+
+import pytest
+from django.db import OperationalError
+
+from tests.conftest import APPID, row
+from wechat_token import clock, get_access_token, refresh, shelf, signals
+from wechat_token.exceptions import ErrorClass, TokenUnavailable
+from wechat_token.models import Account, RefreshLog, Token
+from wechat_token.platforms import official_account
+from wechat_token.refresh import Status
+from wechat_token.refresh import refresh as run_refresh
+from wechat_token.sandbox import Fault
+from wechat_token.schedule import Reason, seconds
+
+
+def renew(account: Account, reason: Reason = Reason.SCHEDULE) -> refresh.Outcome:
+    return run_refresh(row(account).pk, reason=reason)
+
+
+def make_due(account: Account, time) -> None:
+    time.pass_until(row(account).due_at)
+
+
+# -- hostile answers (R11): the old token stays, the row says what happened, nothing loops
+
+SPOILED = [
+    "status", "empty", "html", "truncated", "garbage", "redirect", "life_nan", "life_negative", "life_missing",
+    "life_huge", "value_null", "value_empty", "value_number", "value_huge", "value_control", "lost_before",
+    "lost_after", "cut", "hang_after",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", SPOILED)
+@pytest.mark.parametrize("endpoint", ["stable", "classic"])
+def test_refresh__spoiled_answer_keeps_the_old_token(account, weixin, time, endpoint, kind):
+    account.endpoint = endpoint
+    account.save()
+    token = get_access_token(APPID)
+    make_due(account, time)
+    weixin.inject(Fault(kind))
+    assert renew(account).status is Status.FAILED
+    after = row(account)
+    assert after.value.reveal() == token
+    assert (after.failures, after.error_class) == (1, ErrorClass.TRANSIENT)
+    assert after.error
+    assert get_access_token(APPID) == token
+    assert seconds(0) < after.due_at - time.now() <= seconds(25)
+
+
+@pytest.mark.parametrize(
+    ("errcode", "error_class"),
+    [
+        (-1, ErrorClass.TRANSIENT), (40013, ErrorClass.HUMAN), (40125, ErrorClass.HUMAN), (40164, ErrorClass.HUMAN),
+        (40243, ErrorClass.HUMAN), (45009, ErrorClass.QUOTA), (45011, ErrorClass.QUOTA), (50004, ErrorClass.HUMAN),
+        (89503, ErrorClass.HUMAN), (123456, ErrorClass.UNKNOWN),
+    ],
+)  # fmt: skip
+def test_refresh__errcode_keeps_the_old_token_and_says_what_to_do(account, weixin, time, errcode, error_class):
+    token = get_access_token(APPID)
+    make_due(account, time)
+    weixin.inject(Fault("error", errcode=errcode, errmsg="nope"))
+    outcome = renew(account)
+    after = row(account)
+    assert outcome.status is Status.FAILED
+    assert (after.errcode, after.error_class) == (errcode, error_class)
+    assert after.value.reveal() == token
+    if error_class is not ErrorClass.TRANSIENT:
+        assert after.due_at - time.now() >= seconds(60)
+
+
+def test_refresh__daily_quota_waits_for_beijing_midnight(account, weixin, time):
+    weixin.inject(Fault("error", errcode=45009))
+    renew(account)
+    wait = row(account).due_at - time.now()
+    assert seconds(12 * 3600) <= wait <= seconds(12 * 3600 + 600)  # the clock starts at noon in Beijing
+
+
+def test_refresh__egress_ip_is_kept_for_the_operator(account, weixin):
+    weixin.set_ip_whitelist(APPID, ["10.1.2.3"])
+    renew(account)
+    assert row(account).egress_ip == "127.0.0.1"
+
+
+# -- the intent (R2)
+
+
+@pytest.mark.parametrize(("kind", "doubt"), [("lost_after", True), ("error", False), ("refused", False)])
+def test_refresh__only_a_lost_answer_makes_a_classic_token_suspect(classic, weixin, time, kind, doubt):
+    get_access_token(APPID)
+    make_due(classic, time)
+    weixin.inject(Fault(kind))
+    renew(classic)
+    assert (row(classic).unanswered_since is not None) is doubt
+
+
+def test_refresh__suspect_token_is_good_for_the_overlap_only(classic, weixin, time):
+    get_access_token(APPID)
+    make_due(classic, time)
+    weixin.inject(Fault("lost_after"), times=99)
+    for _ in range(100):
+        renew(classic)
+        if not weixin.is_valid(row(classic).value.reveal()):
+            break
+        time.pass_(5)
+    with pytest.raises(TokenUnavailable):
+        get_access_token(APPID)
+
+
+def test_refresh__repair_after_a_lost_answer_within_thirty_seconds(classic, weixin, time):
+    get_access_token(APPID)
+    make_due(classic, time)
+    weixin.inject(Fault("lost_after"))
+    renew(classic)
+    lost = time.now()
+    make_due(classic, time)
+    assert renew(classic).status is Status.RENEWED
+    assert time.now() - lost <= seconds(25)
+
+
+def test_refresh__a_request_still_on_its_way_is_allowed_for(classic, weixin, time):
+    """A token that came soon after a lost request may be displaced by it yet: trusted briefly, renewed once more."""
+    get_access_token(APPID)
+    make_due(classic, time)
+    weixin.inject(Fault("lost_after"))
+    renew(classic)
+    make_due(classic, time)
+    renew(classic)
+    assert row(classic).unanswered_since is not None
+    make_due(classic, time)
+    renew(classic)
+    after = row(classic)
+    assert after.unanswered_since is None
+    assert after.due_at - time.now() > seconds(5000)
+
+
+# -- fencing (R2)
+
+
+def test_refresh__a_late_answer_never_overwrites_a_newer_token(classic, weixin, time, monkeypatch):
+    get_access_token(APPID)
+    make_due(classic, time)
+    fetch = official_account.OfficialAccountAccessToken.fetch
+
+    def paused(self, account, *, forced):
+        issued = fetch(self, account, forced=forced)
+        monkeypatch.undo()
+        monkeypatch.setattr(clock, "now", time.now)
+        monkeypatch.setattr(clock, "monotonic", time.monotonic)
+        time.pass_(60)  # longer than the lease
+        assert renew(classic).status is Status.RENEWED
+        return issued
+
+    monkeypatch.setattr(official_account.OfficialAccountAccessToken, "fetch", paused)
+    assert renew(classic).status is Status.SUPERSEDED
+    after = row(classic)
+    assert after.version == 2
+    assert weixin.is_valid(after.value.reveal())
+    assert after.unanswered_since is not None  # which of the two reached WeChat last is unknown
+    assert after.due_at - time.now() <= seconds(25)
+
+
+def test_refresh__edited_account_fences_off_the_old_credentials(account, weixin, monkeypatch):
+    fetch = official_account.OfficialAccountAccessToken.fetch
+
+    def edited_meanwhile(self, account, *, forced):
+        issued = fetch(self, account, forced=forced)
+        Account.objects.get(appid=APPID).save()
+        return issued
+
+    monkeypatch.setattr(official_account.OfficialAccountAccessToken, "fetch", edited_meanwhile)
+    assert renew(account).status is Status.SUPERSEDED
+    assert row(account).version == 0
+
+
+# -- quotas (R16)
+
+
+def test_refresh__own_guard_stops_before_wechats_limit(classic, weixin, time):
+    classic.daily_limit = 20
+    classic.save()
+    for _ in range(30):
+        renew(classic, Reason.COMMAND)
+        time.pass_(5)
+    assert weixin.calls_to(APPID, "classic") == 19
+    assert row(classic).error_class == ErrorClass.QUOTA
+    assert RefreshLog.objects.filter(outcome="limited").count() == 1
+
+
+def test_refresh__double_click_is_one_call(account, weixin, time):
+    renew(account, Reason.ADMIN)
+    renew(account, Reason.ADMIN)
+    assert weixin.calls_to(APPID, "stable") == 1
+
+
+# -- stable (R6)
+
+
+def test_refresh__same_stable_token_is_no_error(account, weixin, time):
+    token = get_access_token(APPID)
+    time.pass_(1000)
+    assert renew(account, Reason.ADMIN).status is Status.UNCHANGED
+    after = row(account)
+    assert (after.version, after.value.reveal(), after.failures) == (1, token, 0)
+    assert after.expires_at - time.now() == seconds(6200)
+
+
+@pytest.mark.parametrize("endpoint", ["stable", "classic"])
+@pytest.mark.parametrize("life", [60, 7200, 86400])
+def test_refresh__any_life_works(account, weixin, time, endpoint, life):
+    account.endpoint = endpoint
+    account.save()
+    weixin.set_life(life)
+    get_access_token(APPID)
+    for _ in range(5):
+        make_due(account, time)
+        assert weixin.is_valid(row(account).value.reveal())
+        assert renew(account).status is Status.RENEWED
+    assert weixin.issued(APPID) == 6
+
+
+# -- the database
+
+
+def test_refresh__store_survives_a_database_that_fails_for_a_moment(
+    transactional_db, weixin, time, monkeypatch
+):
+    weixin.add_account(APPID, "s")
+    account = Account.objects.create(appid=APPID, secret="s", endpoint="classic")
+    write, failed = refresh.write, []
+
+    def failing(token, fields, *, owner=""):
+        if owner and len(failed) < 3:
+            failed.append(1)
+            raise OperationalError("the server was restarted")
+        return write(token, fields, owner=owner)
+
+    monkeypatch.setattr(refresh, "write", failing)
+    assert renew(account).status is Status.RENEWED
+    assert row(account).version == 1
+    assert weixin.issued(APPID) == 1
+
+
+def test_refresh__database_gone_at_the_store_serves_from_memory(
+    transactional_db, weixin, time, monkeypatch, caplog
+):
+    """R13: WeChat has issued the token; it must not be lost for this process."""
+    weixin.add_account(APPID, "s")
+    account = Account.objects.create(appid=APPID, secret="s", endpoint="classic")
+    write = refresh.write
+
+    def failing(token, fields, *, owner=""):
+        if owner:
+            raise OperationalError("gone")
+        return write(token, fields, owner=owner)
+
+    monkeypatch.setattr(refresh, "write", failing)
+    outcome = renew(account)
+    assert outcome.status is Status.RENEWED
+    assert weixin.is_valid(shelf.recall((APPID, "access_token")).value)
+    assert row(account).unanswered_since is not None  # brings the repair
+    assert "could not be stored" in caplog.text
+
+
+# -- who is told
+
+
+def test_attention_needed__once_per_streak(account, weixin, time):
+    heard = []
+
+    def listener(**payload):
+        heard.append((payload["errcode"], str(payload["action"])))
+
+    signals.attention_needed.connect(listener)
+    try:
+        weixin.freeze(APPID)
+        for _ in range(3):
+            renew(account, Reason.COMMAND)
+            time.pass_(60)
+    finally:
+        signals.attention_needed.disconnect(listener)
+    assert len(heard) == 1
+    assert heard[0][0] == 40243
+    assert heard[0][1]
+
+
+def test_refresh__a_failing_listener_does_no_harm(account, weixin):
+    def listener(**payload):
+        raise RuntimeError
+
+    signals.refresh_finished.connect(listener)
+    try:
+        assert renew(account).status is Status.RENEWED
+    finally:
+        signals.refresh_finished.disconnect(listener)
+
+
+def test_refresh__leaves_no_lease_behind(account, weixin):
+    renew(account)
+    assert Token.objects.get().lease_owner == ""
