@@ -3,13 +3,22 @@
 
 import os
 import sys
+from pathlib import Path
+
+NEEDED = {"celery", "cryptography", "django", "django_celery_beat", "kombu", "requests", "urllib3"}
 
 
 def main() -> None:
     os.environ.setdefault("DJANGO_SETTINGS_MODULE", "example_project.settings")
-    from django.core.management import execute_from_command_line
+    try:
+        from django.core.management import execute_from_command_line
 
-    execute_from_command_line(sys.argv)
+        execute_from_command_line(sys.argv)
+    except ModuleNotFoundError as error:
+        if error.name not in NEEDED:
+            raise
+        here = Path(__file__).resolve().parent
+        sys.exit(f"The package {error.name} is missing. Install it: {sys.executable} -m pip install {here}")
 
 
 if __name__ == "__main__":

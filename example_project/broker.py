@@ -7,6 +7,8 @@ tables of its exchanges have the same gap. And a queue that nobody reads grows w
 
 from __future__ import annotations
 
+# mypy: disable-error-code="no-untyped-call"
+# (kombu is not typed)
 import contextlib
 import os
 from collections.abc import Iterator
@@ -35,7 +37,7 @@ def options(folder: Path) -> dict[str, Any]:
     }
 
 
-class Channel(filesystem.Channel):  # type: ignore[misc]  # kombu is not typed
+class Channel(filesystem.Channel):
     """Every step that writes or reads a file holds one lock, which all processes share."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -57,12 +59,12 @@ class Channel(filesystem.Channel):  # type: ignore[misc]  # kombu is not typed
         with self._alone():
             super()._queue_bind(*args)
 
-    def _put(self, queue: str, payload: Any, **kwargs: Any) -> None:
+    def _put(self, queue: str, *args: Any, **kwargs: Any) -> None:
         with self._alone():
-            super()._put(queue, payload, **kwargs)
+            super()._put(queue, *args, **kwargs)
             self._drop_oldest(queue)
 
-    def _get(self, queue: str) -> Any:
+    def _get(self, queue: str, timeout: float | None = None) -> Any:
         with self._alone():
             return super()._get(queue)
 
@@ -73,5 +75,5 @@ class Channel(filesystem.Channel):  # type: ignore[misc]  # kombu is not typed
             (folder / name).unlink(missing_ok=True)
 
 
-class Transport(filesystem.Transport):  # type: ignore[misc]  # kombu is not typed
+class Transport(filesystem.Transport):
     Channel = Channel
