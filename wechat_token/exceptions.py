@@ -74,6 +74,10 @@ class TokenUnavailable(WeChatTokenError):
         self.rid = rid
 
 
+class CentreUnavailable(TokenUnavailable):
+    """Remote mode: the token server is down or refuses ``REMOTE_KEY``, and no token in hand is good."""
+
+
 class RefreshRateLimited(TokenUnavailable):
     """The account's guard against needless calls refuses this refresh for ``retry_after`` seconds (R8, R9, R16)."""
 
@@ -125,3 +129,7 @@ class TransportError(UpstreamError, requests.exceptions.RequestException):
         )
         self.request = None
         self.response = None
+
+
+class HostNotAllowed(WeChatTokenError, requests.exceptions.InvalidURL):
+    """``WeChatSession`` was asked to send a token to a host that is not WeChat's. Nothing was sent."""

@@ -158,6 +158,12 @@ class _Connection(HTTPConnection):
         exchange.sent = True
         super().endheaders(message_body, encode_chunked=encode_chunked)
 
+    def send(self, data: Any) -> None:
+        """Every piece of a body gets what is left: a peer that reads slowly cannot stretch it either."""
+        if self.sock is not None:
+            self.sock.settimeout(under_way.get().remaining())
+        super().send(data)
+
     def _encode_request(self, request: str) -> bytes:
         """``http.client``'s hook for the finished request line, where the query comes back in."""
         method, target, version = request.split(" ")

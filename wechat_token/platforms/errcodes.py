@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import ipaddress
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from django.utils.translation import gettext_lazy as _
 
@@ -21,6 +22,16 @@ if TYPE_CHECKING:
 
 # Answers to a business call or a probe that mean "this token is dead" (section 7.2). Nothing else does.
 DEAD_TOKEN_CODES: Final = frozenset({40001, 40014, 42001})
+
+_ERRCODE: Final = re.compile(r"-?[0-9]{1,9}")
+
+
+def read_errcode(body: Mapping[str, Any]) -> int | None:
+    """``errcode`` as a number, also where it came as text; None if there is none that WeChat could mean."""
+    code = body.get("errcode")
+    if type(code) is int:  # a bool is an int as well
+        code = str(code) if abs(code) < 10**9 else ""
+    return int(code) if isinstance(code, str) and _ERRCODE.fullmatch(code) else None
 
 
 @dataclass(frozen=True, slots=True)

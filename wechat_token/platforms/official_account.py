@@ -9,7 +9,7 @@ from .. import transport
 from ..exceptions import AnswerError, APIError, ErrorClass, UpstreamError
 from ..redaction import Secret, clean_errmsg, find_rid
 from .base import AccountLike, CredentialSource, ForcedRefreshRule, Issued, Renewal
-from .errcodes import DEAD_TOKEN_CODES, find_egress_ip, lookup
+from .errcodes import DEAD_TOKEN_CODES, find_egress_ip, lookup, read_errcode
 
 CLASSIC: Final = "classic"
 STABLE: Final = "stable"
@@ -25,7 +25,6 @@ STABLE_WINDOW: Final = 300.0
 
 LONGEST_LIFE: Final = 30 * 24 * 3600  # WeChat documents "up to 7200"; beyond a month a figure is an error
 _TOKEN: Final = re.compile(r"[\x21-\x7e]{1,8192}")
-_ERRCODE: Final = re.compile(r"-?[0-9]{1,9}")
 
 
 class OfficialAccountAccessToken(CredentialSource):
@@ -65,7 +64,7 @@ class OfficialAccountAccessToken(CredentialSource):
     def is_accepted(self, account: AccountLike, value: Secret) -> bool | None:
         # WeChat's entry addresses: the cheapest harmless call that needs a token (section 6.2).
         answer = transport.call("GET", "/cgi-bin/get_api_domain_ip", params={"access_token": value})
-        code = _errcode(answer.body)
+        code = read_errcode(answer.body)
         if code in DEAD_TOKEN_CODES:
             return False
         if code == 0 or (code is None and isinstance(answer.body.get("ip_list"), list)):
@@ -109,7 +108,7 @@ def _parse(answer: transport.Answer, appid: str) -> Issued | UpstreamError:
         and 0 < life <= LONGEST_LIFE
     ):
         return Issued(Secret(token), life, skew=answer.skew)
-    code = _errcode(answer.body)
+    code = read_errcode(answer.body)
     if not code:
         return AnswerError(
             f"{appid}: an answer with neither a usable token and life nor an errcode",
@@ -130,11 +129,3 @@ def _refusal(code: int, errmsg: Any, appid: str) -> APIError:
         retry_after=meaning.retry_after,
         egress_ip=find_egress_ip(text),
     )
-
-
-def _errcode(body: dict[str, Any]) -> int | None:
-    """``errcode`` as a number, also where it came as text; None if there is none that WeChat could mean."""
-    code = body.get("errcode")
-    if type(code) is int:  # a bool is an int as well
-        code = str(code) if abs(code) < 10**9 else ""
-    return int(code) if isinstance(code, str) and _ERRCODE.fullmatch(code) else None
