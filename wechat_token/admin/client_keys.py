@@ -1,0 +1,196 @@
+"""Client keys in the admin (S3): shown once when made, revoked by a confirmed POST, never shown again."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from django.contrib import admin, messages
+from django.contrib.admin.helpers import ACTION_CHECKBOX_NAME
+from django.contrib.admin.utils import quote
+from django.db.models import Count, Prefetch, QuerySet
+from django.http import HttpRequest, HttpResponse
+from django.template.response import TemplateResponse
+from django.urls import reverse
+from django.utils.html import format_html
+from django.utils.safestring import SafeString
+from django.utils.translation import gettext as _
+from django.utils.translation import gettext_lazy, ngettext
+
+from .. import clock, keys
+from ..forms import ClientKeyForm
+from ..models import Account, ClientKey, KeyUsage
+from .lists import KeyStateFilter
+
+if TYPE_CHECKING:
+    _ModelAdmin = admin.ModelAdmin[ClientKey]
+else:
+    _ModelAdmin = admin.ModelAdmin
+
+ACCOUNTS_SHOWN = 3
+NOTHING = "–"
+RECORD = ("key_start", "state", "last_used_at", "created_at", "revoked_at")
+
+
+@admin.register(ClientKey)
+class ClientKeyAdmin(_ModelAdmin):
+    form = ClientKeyForm
+    actions = ("revoke",)
+    autocomplete_fields = ("accounts",)
+    list_display = (
+        "name", "key_start", "state", "which_accounts", "rights", "from_networks", "expires_at",
+        "last_used_at",
+    )  # fmt: skip
+    list_filter = (KeyStateFilter, "may_refresh", "all_accounts")
+    search_fields = ("name", "prefix")
+    show_full_result_count = False
+
+    class Media:
+        css: ClassVar = {"all": ["wechat_token/admin.css"]}
+
+    # -- the list ----------------------------------------------------------------------------------
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[ClientKey]:
+        first = Account.objects.only("appid").order_by("appid")[:ACCOUNTS_SHOWN]
+        return (
+            super()
+            .get_queryset(request)
+            .defer("digest")
+            .annotate(account_count=Count("accounts"))
+            .prefetch_related(Prefetch("accounts", queryset=first, to_attr="first_accounts"))
+        )
+
+    def lookup_allowed(self, lookup: str, *args: Any) -> bool:
+        return not lookup.startswith("digest") and super().lookup_allowed(lookup, *args)
+
+    @admin.display(description=gettext_lazy("key"), ordering="prefix")
+    def key_start(self, key: ClientKey) -> SafeString:
+        return format_html("<code>{}…</code>", key.prefix)
+
+    @admin.display(description=gettext_lazy("state"))
+    def state(self, key: ClientKey) -> SafeString:
+        if key.revoked_at is not None:
+            css, label = "inactive", _("revoked")
+        elif key.is_live(clock.now()):
+            css, label = "good", _("live")
+        else:
+            css, label = "dead", _("expired")
+        return format_html('<span class="wt-state wt-{}">{}</span>', css, label)
+
+    @admin.display(description=gettext_lazy("accounts"))
+    def which_accounts(self, key: ClientKey) -> str:
+        if key.all_accounts:
+            return _("all")
+        shown = ", ".join(account.appid for account in key.first_accounts)  # type: ignore[attr-defined]  # prefetched
+        more = key.account_count - ACCOUNTS_SHOWN  # type: ignore[attr-defined]  # annotated
+        if more > 0:
+            return ngettext("%(shown)s and %(more)d more", "%(shown)s and %(more)d more", more) % {
+                "shown": shown,
+                "more": more,
+            }
+        return shown or _("none")
+
+    @admin.display(description=gettext_lazy("may"), ordering="may_refresh")
+    def rights(self, key: ClientKey) -> str:
+        return _("read, complain") if key.may_refresh else _("read")
+
+    @admin.display(description=gettext_lazy("networks"))
+    def from_networks(self, key: ClientKey) -> str:
+        first, *rest = key.networks.split() or [_("anywhere")]
+        if not rest:
+            return first
+        return ngettext("%(shown)s and %(more)d more", "%(shown)s and %(more)d more", len(rest)) % {
+            "shown": first,
+            "more": len(rest),
+        }
+
+    # -- the form ----------------------------------------------------------------------------------
+
+    def get_fieldsets(self, request: HttpRequest, obj: ClientKey | None = None) -> Any:
+        rights = ("name", "all_accounts", "accounts", "may_refresh", "networks", "expires_at")
+        if obj is None:
+            return [(None, {"fields": rights})]
+        return [(None, {"fields": rights}), (_("Key"), {"fields": RECORD})]
+
+    def get_readonly_fields(self, request: HttpRequest, obj: ClientKey | None = None) -> tuple[str, ...]:
+        return RECORD if obj is not None else ()
+
+    def has_change_permission(self, request: HttpRequest, obj: ClientKey | None = None) -> bool:
+        # A revoked key is a record: it stays as it was on the day.
+        return super().has_change_permission(request, obj) and (obj is None or obj.revoked_at is None)
+
+    def render_change_form(
+        self, request: HttpRequest, context: dict[str, Any], *args: Any, **kwargs: Any
+    ) -> Any:
+        key: ClientKey | None = kwargs.get("obj")
+        if key is not None and self.has_change_permission(request, key):
+            context["revoke_url"] = reverse(f"{self.admin_site.name}:wechat_token_clientkey_changelist")
+            context["checkbox_name"] = ACTION_CHECKBOX_NAME
+        return super().render_change_form(request, context, *args, **kwargs)
+
+    def get_deleted_objects(self, objs: Any, request: HttpRequest) -> Any:
+        """A key's record of use goes with it, counted, not listed: it has a row for every account and day."""
+        count = KeyUsage.objects.filter(key__in=objs).count()
+        counts = {ClientKey._meta.verbose_name_plural: len(objs), KeyUsage._meta.verbose_name_plural: count}
+        forbidden = not all(self.has_delete_permission(request, key) for key in objs)
+        return [str(key) for key in objs], counts, {self.opts.verbose_name} if forbidden else set(), []
+
+    # -- adding ------------------------------------------------------------------------------------
+
+    def save_model(self, request: HttpRequest, obj: ClientKey, form: Any, change: bool) -> None:
+        if not change:
+            # On the request alone: unlike this object it lives for one answer, in one thread.
+            request.wechat_token_key = keys.assign(obj)  # type: ignore[attr-defined]
+        super().save_model(request, obj, form, change)
+
+    def response_add(
+        self, request: HttpRequest, obj: ClientKey, post_url_continue: str | None = None
+    ) -> HttpResponse:
+        """The one page that shows the key. Not a message: those travel in a cookie."""
+        request.current_app = self.admin_site.name
+        context = {
+            **self.admin_site.each_context(request),
+            "title": _("The new client key"),
+            "subtitle": obj.name,
+            "opts": self.opts,
+            "key": obj,
+            "value": request.wechat_token_key,  # type: ignore[attr-defined]  # set by save_model
+            "reads_nothing": not obj.all_accounts and not obj.accounts.exists(),
+            "change_url": reverse(
+                f"{self.admin_site.name}:wechat_token_clientkey_change", args=(quote(obj.pk),)
+            ),
+            "media": self.media,
+        }
+        return TemplateResponse(request, "admin/wechat_token/clientkey/created.html", context)
+
+    # -- revoking ----------------------------------------------------------------------------------
+
+    @admin.action(permissions=["change"], description=gettext_lazy("Revoke the selected client keys"))
+    def revoke(self, request: HttpRequest, queryset: QuerySet[ClientKey]) -> HttpResponse | None:
+        """Asks first, then ends the keys for good. Both steps are POSTs to the list."""
+        live = [key for key in queryset if self.has_change_permission(request, key)]
+        if not live:
+            self.message_user(
+                request, _("None of these keys can be revoked; they may be so already."), messages.WARNING
+            )
+            return None
+        if "confirmed" not in request.POST:
+            return self._confirm_revoke(request, live)
+        for key in live:
+            key.revoked_at = clock.now()
+            key.save(update_fields=["revoked_at"])
+            self.log_change(request, key, _("Revoked."))
+        text = ngettext("%d client key was revoked.", "%d client keys were revoked.", len(live))
+        self.message_user(request, text % len(live), messages.SUCCESS)
+        return None
+
+    def _confirm_revoke(self, request: HttpRequest, live: list[ClientKey]) -> HttpResponse:
+        request.current_app = self.admin_site.name
+        context = {
+            **self.admin_site.each_context(request),
+            "title": _("Revoke client keys"),
+            "opts": self.opts,
+            "live": live,
+            "checkbox_name": ACTION_CHECKBOX_NAME,
+            "media": self.media,
+        }
+        return TemplateResponse(request, "admin/wechat_token/clientkey/revoke.html", context)

@@ -1,0 +1,102 @@
+"""The state of an account's token, as its page shows it. Never the token's value (S2)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from django.utils.formats import number_format
+from django.utils.translation import gettext as _
+
+from .. import clock, schedule, states
+from ..conf import get_settings
+from ..platforms import source_for
+from ..refresh import lease_seconds
+from . import words
+
+if TYPE_CHECKING:
+    import datetime as dt
+
+    from django.utils.functional import _StrOrPromise
+
+    from ..models import RefreshLog, Token
+
+LOG_ROWS = 10
+
+
+@dataclass(frozen=True, slots=True)
+class Panel:
+    token: Token
+    report: states.Report
+    facts: list[tuple[str, str]]
+    problem: words.Problem | None
+    foreign: str
+    log: list[LogLine]
+
+
+@dataclass(frozen=True, slots=True)
+class LogLine:
+    entry: RefreshLog
+    reason: _StrOrPromise
+    meaning: str
+
+
+def report(token: Token, now: dt.datetime) -> states.Report:
+    return states.report(token, now, overlap=get_settings().overlap, lease=lease_seconds())
+
+
+def panel(token: Token, log: list[RefreshLog]) -> Panel:
+    """``token`` comes with its account."""
+    now = clock.now()
+    state = report(token, now)
+    return Panel(
+        token, state, _facts(token, state, now), words.problem(token),
+        words.foreign_hint(token, now, always=True),
+        [LogLine(entry, words.reason(entry), words.log_meaning(entry)) for entry in log],
+    )  # fmt: skip
+
+
+def _facts(token: Token, state: states.Report, now: dt.datetime) -> list[tuple[str, str]]:
+    facts = [(_("Token"), f"{token.value} ({_('version %d') % token.version})" if token.version else "–")]
+    if token.version:
+        facts += [
+            (_("Issued"), words.moment(token.issued_at, now)),
+            (_("Expires"), words.moment(token.expires_at, now)),
+        ]
+        if state.usable_until != token.expires_at:
+            usable = (
+                words.moment(state.usable_until, now)
+                if state.usable_until
+                else _("no longer: WeChat refuses it")
+            )
+            facts.append((_("Good until"), usable))
+    facts.append((_("Next refresh due"), words.moment(token.due_at, now)))
+    if token.failures:
+        facts.append((_("Failures in a row"), number_format(token.failures)))
+    facts.append((_("Calls today"), _calls_today(token, now)))
+    if token.foreign_at is not None:
+        seen = _("%(count)s, last %(time)s") % {
+            "count": number_format(token.foreign_refreshes), "time": words.moment(token.foreign_at, now),
+        }  # fmt: skip
+        facts.append((_("Ended by others"), seen))
+    return facts
+
+
+def _calls_today(token: Token, now: dt.datetime) -> str:
+    """By endpoint, with WeChat's limit; the day is Beijing's (R16)."""
+    source = source_for(token.kind)
+    limits = {
+        source.endpoint(token.account, forced=forced): source.daily_limit(token.account, forced=forced)
+        for forced in (False, True)
+    }
+    today = token.usage if isinstance(token.usage, dict) else {}
+    parts = []
+    for name in dict.fromkeys([*limits, *today]):
+        count = schedule.calls_today(token, name, now)
+        values = {"endpoint": name, "count": number_format(count, force_grouping=True)}
+        if name in limits:
+            values["limit"] = number_format(limits[name], force_grouping=True)
+            parts.append(_("%(endpoint)s: %(count)s of %(limit)s") % values)
+        elif count:
+            parts.append(_("%(endpoint)s: %(count)s") % values)
+    return " · ".join(parts)

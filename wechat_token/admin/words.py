@@ -1,0 +1,185 @@
+"""What rows and results are called on a page. Pure but for the language; no text holds a secret (S2)."""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections import Counter
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from django.contrib import messages
+from django.utils.formats import date_format
+from django.utils.timezone import localtime
+from django.utils.translation import gettext as _
+from django.utils.translation import gettext_lazy, ngettext
+
+from ..exceptions import ErrorClass
+from ..models import Endpoint
+from ..platforms.errcodes import explain, lookup
+from ..refresh import Outcome, Status
+from ..schedule import Reason
+
+if TYPE_CHECKING:
+    from django.utils.functional import _StrOrPromise
+
+    from ..models import RefreshLog, Token
+
+REASONS: Final[dict[str, _StrOrPromise]] = {
+    Reason.SCHEDULE: gettext_lazy("schedule"),
+    Reason.CALLER: gettext_lazy("caller"),
+    Reason.COMPLAINT: gettext_lazy("complaint"),
+    Reason.ADMIN: gettext_lazy("admin"),
+    Reason.COMMAND: gettext_lazy("command"),
+}
+
+# How long a foreign refresh (R14) is worth a word in the list; the account's own page keeps it for good.
+FOREIGN_IS_NEWS: Final = dt.timedelta(days=7)
+
+
+def duration(seconds: float) -> str:
+    """``1 h 52 min``: the two largest units at most."""
+    whole = max(int(seconds), 0)
+    minutes, rest = divmod(whole, 60)
+    hours, minutes = divmod(minutes, 60)
+    days, hours = divmod(hours, 24)
+    if days:
+        return _("%(days)d d %(hours)d h") % {"days": days, "hours": hours}
+    if hours:
+        return _("%(hours)d h %(minutes)d min") % {"hours": hours, "minutes": minutes}
+    if minutes:
+        return _("%(minutes)d min") % {"minutes": minutes}
+    return _("%(seconds)d s") % {"seconds": rest}
+
+
+def moment(at: dt.datetime | None, now: dt.datetime) -> str:
+    """The time where the reader is, and how far away it is."""
+    return "–" if at is None else f"{clock_time(at)} ({away(at, now)})"
+
+
+def clock_time(at: dt.datetime) -> str:
+    return date_format(localtime(at), "DATETIME_FORMAT")
+
+
+def away(at: dt.datetime, now: dt.datetime) -> str:
+    """``in 5 min`` or ``5 min ago``."""
+    seconds = (at - now).total_seconds()
+    text = _("in %(duration)s") if seconds >= 0 else _("%(duration)s ago")
+    return text % {"duration": duration(abs(seconds))}
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """A token's last failure: what it means, what to do, and the evidence as it was stored."""
+
+    summary: str
+    action: str
+    evidence: str
+    errcode: int | None
+    rid: str
+    egress_ip: str
+    failed_at: dt.datetime | None
+
+
+def problem(token: Token) -> Problem | None:
+    """The current failure in the reader's language, from the stored code (R10); None if there is none."""
+    if not token.failures:
+        return None
+    if token.errcode is not None:
+        meaning = lookup(token.errcode)
+        summary, action = str(meaning.summary), meaning.advise(token.egress_ip)
+    elif token.error_class == ErrorClass.QUOTA:
+        summary = _("A limit of calls is reached.")
+        action = _("Nothing to do at once: it is tried again when the limit allows.")
+    else:
+        summary = _("No usable answer came from WeChat.")
+        action = _(
+            "It is tried again by itself. If it lasts, check DNS, the firewall and any proxy on the way to "
+            "WeChat."
+        )
+    return Problem(summary, action, token.error, token.errcode, token.rid, token.egress_ip, token.failed_at)
+
+
+def foreign_hint(token: Token, now: dt.datetime, *, always: bool = False) -> str:
+    """That another system renews this account's token (R14), and what to do; '' if none was seen lately."""
+    if token.foreign_at is None or not (always or now - token.foreign_at < FOREIGN_IS_NEWS):
+        return ""
+    if token.account.endpoint == Endpoint.CLASSIC:
+        return _(
+            "Another system uses this AppID and ended our token early. Set the endpoint to stable, here and "
+            "there, or let the other system read its tokens from here."
+        )
+    return _(
+        "Another system uses this AppID and ended our token early. Find it and set it to the stable "
+        "endpoint, or let it read its tokens from here."
+    )
+
+
+def reason(entry: RefreshLog) -> _StrOrPromise:
+    return REASONS.get(entry.reason, entry.reason)
+
+
+def log_meaning(entry: RefreshLog) -> str:
+    """A log row's error in the reader's language; '' if it had none."""
+    if entry.errcode is None:
+        return entry.error
+    return f"{lookup(entry.errcode).summary} ({entry.errcode})"
+
+
+# -- what became of a refresh ----------------------------------------------------------------------
+
+
+def told(outcome: Outcome, appid: str, now: dt.datetime, left: float) -> tuple[int, str]:
+    """The message after "Refresh now": level and text. ``left``: seconds the token in hand is still good."""
+    values = {"appid": appid, "left": duration(left)}
+    match outcome.status:
+        case Status.RENEWED:
+            return messages.SUCCESS, _("%(appid)s has a new token, good for %(left)s.") % values
+        case Status.UNCHANGED:
+            return messages.SUCCESS, _(
+                "WeChat was asked and returned the same token for %(appid)s, good for another %(left)s. "
+                "The stable endpoint makes a new one only in the last 5 minutes."
+            ) % values
+        case Status.FAILED if outcome.error is not None:
+            meaning = explain(outcome.error)
+            values["summary"] = str(meaning.summary)
+            values["action"] = meaning.advise(outcome.error.egress_ip)
+            if left:
+                return messages.ERROR, _(
+                    "%(appid)s could not be refreshed; the old token is good for another %(left)s. "
+                    "%(summary)s %(action)s"
+                ) % values
+            return messages.ERROR, _("%(appid)s could not be refreshed. %(summary)s %(action)s") % values
+        case Status.LIMITED:
+            values["time"] = clock_time(outcome.until) if outcome.until is not None else "–"
+            return messages.WARNING, _(
+                "%(appid)s was not refreshed: today's calls are used up. The next may leave at %(time)s."
+            ) % values
+        case Status.BUSY:
+            return messages.INFO, _("%(appid)s is being refreshed already. Reload in a few seconds.") % values
+        case Status.SUPERSEDED:
+            return messages.INFO, _(
+                "Another refresh of %(appid)s finished first; its result counts."
+            ) % values
+        case _:
+            return messages.INFO, _("%(appid)s was refreshed a moment ago; nothing was done.") % values
+
+
+def told_of_many(outcomes: Counter[str]) -> list[tuple[int, str]]:
+    """The messages after several accounts were refreshed, one for each kind of result."""
+    good = outcomes[Status.RENEWED.value] + outcomes[Status.UNCHANGED.value]
+    limited = outcomes[Status.LIMITED.value]
+    failed = outcomes[Status.FAILED.value] + outcomes["error"]
+    idle = outcomes.total() - good - limited - failed
+    texts = [
+        (messages.SUCCESS, good, ngettext("%d token was refreshed.", "%d tokens were refreshed.", good)),
+        (messages.INFO, idle, ngettext(
+            "%d token needed nothing: it was refreshed a moment ago, or is being refreshed now.",
+            "%d tokens needed nothing: they were refreshed a moment ago, or are being refreshed now.", idle)),
+        (messages.WARNING, limited, ngettext(
+            "%d token was not refreshed: today's calls are used up.",
+            "%d tokens were not refreshed: today's calls are used up.", limited)),
+        (messages.ERROR, failed, ngettext(
+            "%d token could not be refreshed. The list says why and what to do.",
+            "%d tokens could not be refreshed. The list says why and what to do.", failed)),
+    ]  # fmt: skip
+    return [(level, text % count) for level, count, text in texts if count]

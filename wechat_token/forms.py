@@ -1,0 +1,156 @@
+"""The admin's forms: what operators paste is checked here, where it can still be told to them in words."""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from typing import TYPE_CHECKING, Any
+
+from django import forms
+from django.core.exceptions import ValidationError
+from django.utils.translation import gettext_lazy as _
+
+from . import clock
+from .models import Account, ClientKey
+from .redaction import Secret
+
+if TYPE_CHECKING:
+    import datetime as dt
+
+    from django.utils.functional import _StrOrPromise
+
+    _AccountForm = forms.ModelForm[Account]
+    _ClientKeyForm = forms.ModelForm[ClientKey]
+else:
+    _AccountForm = _ClientKeyForm = forms.ModelForm
+
+# What WeChat issues today. Nothing is refused for looking different, only remarked upon.
+_USUAL_SECRET = re.compile(r"[0-9a-f]{32}")
+_USUAL_APPID = re.compile(r"wx[0-9a-f]{16}")
+
+
+class SecretField(forms.CharField):
+    """A secret that goes in and never comes out: the box is empty, the form holds a :class:`Secret`."""
+
+    widget = forms.PasswordInput(
+        render_value=False,
+        attrs={"class": "vTextField", "autocomplete": "new-password", "spellcheck": "false"},
+    )
+
+    def clean(self, value: Any) -> Secret:
+        return Secret(super().clean(value))
+
+    def has_changed(self, initial: Any, data: Any) -> bool:
+        return bool(self.to_python(data))
+
+
+class AccountForm(_AccountForm):
+    """Adds or edits an account. An empty AppSecret keeps the stored one, unread."""
+
+    secret = SecretField(label=_("AppSecret"))
+
+    class Meta:
+        model = Account
+        fields = ("appid", "secret", "name", "endpoint", "is_active", "is_default", "daily_limit")
+        widgets = {  # noqa: RUF012  Django reads it once, as a declaration
+            "appid": forms.TextInput(
+                attrs={"class": "vTextField", "autocomplete": "off", "spellcheck": "false"}
+            ),
+        }
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.initial.pop("secret", None)
+        self.secret_looks_unusual = False
+        if "secret" in self.fields:
+            adding = self.instance.pk is None
+            self.fields["secret"].required = adding
+            self.fields["secret"].help_text = (
+                _("From the WeChat console. Stored encrypted and never shown again.")
+                if adding
+                else _("Stored encrypted and never shown. Leave empty to keep it.")
+            )
+
+    def clean_appid(self) -> str:
+        appid: str = self.cleaned_data["appid"]
+        if _USUAL_SECRET.fullmatch(appid):
+            # An AppID is shown everywhere. Not this one: the box must not show it again either.
+            self.data = {**self.data, self.add_prefix("appid"): ""}
+            raise ValidationError(
+                _("That was an AppSecret. The AppID is the shorter one, such as wx0123456789abcdef.")
+            )
+        return appid
+
+    def clean_secret(self) -> Secret:
+        secret: Secret = self.cleaned_data["secret"]
+        if not secret:
+            return self.instance.secret
+        objection = _objection(secret, self.cleaned_data.get("appid") or self.instance.appid)
+        if objection:
+            raise ValidationError(objection)
+        self.secret_looks_unusual = not _USUAL_SECRET.fullmatch(secret.reveal())
+        return secret
+
+
+def _objection(secret: Secret, appid: str) -> _StrOrPromise:
+    """Why this cannot be an AppSecret, without a word of it; '' if it can."""
+    if re.search(r"\s", secret.reveal()):
+        return _("The AppSecret has a blank inside. Copy it again from the WeChat console.")
+    if secret == Secret(appid) or _USUAL_APPID.fullmatch(secret.reveal()):
+        return _(
+            "That is an AppID. The AppSecret is the longer one, which WeChat shows once, when it is reset."
+        )
+    if not re.fullmatch(r"[!-)+-~]+", secret.reveal()):
+        return _(
+            "The AppSecret has characters that cannot be right: WeChat's console shows it masked, with “*”."
+        )
+    return ""
+
+
+class ClientKeyForm(_ClientKeyForm):
+    """What a key may do; the key itself is made when the form is saved."""
+
+    class Meta:
+        model = ClientKey
+        fields = ("name", "all_accounts", "accounts", "may_refresh", "networks", "expires_at")
+        widgets = {  # noqa: RUF012  Django reads it once, as a declaration
+            "networks": forms.Textarea(attrs={"class": "vLargeTextField", "rows": 3, "spellcheck": "false"}),
+        }
+
+    def clean_networks(self) -> str:
+        errors: list[ValidationError] = []
+        networks = []
+        for number, line in enumerate(self.cleaned_data["networks"].splitlines(), 1):
+            for text in re.split(r"[\s,]+", line.strip()):
+                if not text:
+                    continue
+                try:
+                    networks.append(str(ipaddress.ip_network(text)))
+                except ValueError:
+                    errors.append(_network_error(number, text))
+        if errors:
+            raise ValidationError(errors)
+        return "\n".join(networks)
+
+    def clean_expires_at(self) -> dt.datetime | None:
+        expires_at: dt.datetime | None = self.cleaned_data["expires_at"]
+        if expires_at is not None and "expires_at" in self.changed_data and expires_at <= clock.now():
+            raise ValidationError(_("This moment has passed. To end a key at once, revoke it."))
+        return expires_at
+
+
+def _network_error(number: int, text: str) -> ValidationError:
+    try:
+        network = ipaddress.ip_network(text, strict=False)
+    except ValueError:
+        return ValidationError(
+            _("Line %(line)d: “%(text)s” is neither an IP address nor a network such as 10.0.0.0/24."),
+            params={"line": number, "text": text[:50]},
+        )
+    return ValidationError(
+        _(
+            "Line %(line)d: %(text)s lies inside a network. Write %(network)s for all of it, "
+            "or the address alone."
+        ),
+        params={"line": number, "text": text, "network": str(network)},
+    )
