@@ -22,9 +22,7 @@ def test_account_saved__its_token_is_due_at_once(account, time):
     assert row(account).due_at == time.now()
 
 
-def test_account_saved__a_worker_is_told_after_commit(
-    db, time, kicked, django_capture_on_commit_callbacks
-):
+def test_account_saved__a_worker_is_told_after_commit(db, time, kicked, django_capture_on_commit_callbacks):
     with django_capture_on_commit_callbacks(execute=True):
         account = Account.objects.create(appid=APPID, secret=SECRET)
         assert kicked == []

@@ -224,9 +224,7 @@ def test_refresh__any_life_works(account, weixin, time, endpoint, life):
 # -- the database
 
 
-def test_refresh__store_survives_a_database_that_fails_for_a_moment(
-    transactional_db, weixin, time, monkeypatch
-):
+def test_refresh__store_survives_a_database_that_fails_for_a_moment(transactional_db, weixin, time, monkeypatch):
     weixin.add_account(APPID, "s")
     account = Account.objects.create(appid=APPID, secret="s", endpoint="classic")
     write, failed = refresh.write, []
@@ -243,9 +241,7 @@ def test_refresh__store_survives_a_database_that_fails_for_a_moment(
     assert weixin.issued(APPID) == 1
 
 
-def test_refresh__database_gone_at_the_store_serves_from_memory(
-    transactional_db, weixin, time, monkeypatch, caplog
-):
+def test_refresh__database_gone_at_the_store_serves_from_memory(transactional_db, weixin, time, monkeypatch, caplog):
     """R13: WeChat has issued the token; it must not be lost for this process."""
     weixin.add_account(APPID, "s")
     account = Account.objects.create(appid=APPID, secret="s", endpoint="classic")

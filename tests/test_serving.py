@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
-
 import pytest
+from asgiref.sync import async_to_sync
 from django.db import OperationalError
 
 from tests.conftest import APPID, SECRET, START, row
@@ -208,10 +207,14 @@ def test_refresh_access_token__forced_refreshes_keep_their_distance(account, wei
 
 def test_refresh_access_token__complaints_without_end_are_limited(account, weixin, time):
     token = get_access_token(APPID)
-    with pytest.raises(RefreshRateLimited) as caught:
+
+    def complain_without_end():
         for _ in range(20):
             refresh_access_token(APPID, stale_token=token)
             time.pass_(11)
+
+    with pytest.raises(RefreshRateLimited) as caught:
+        complain_without_end()
     assert weixin.calls_to(APPID, "get_api_domain_ip") <= 11
     assert 0 < caught.value.retry_after <= 1200
 
@@ -249,7 +252,7 @@ def test_async_twins__serve_and_complain(weixin):
         weixin.kill_token(APPID)
         return first, await arefresh_access_token(APPID, stale_token=first)
 
-    first, second = asyncio.run(both())
+    first, second = async_to_sync(both)()
     assert first != second
     assert weixin.is_valid(second)
 

@@ -6,6 +6,7 @@ import logging
 from collections import Counter
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
+from queue import Empty, SimpleQueue
 
 from django.db import DatabaseError, connections
 
@@ -40,15 +41,20 @@ def refresh_each(token_ids: Iterable[int], *, reason: Reason, client: str = "") 
     if len(ids) <= 1 or transactions.in_test_case():
         return Counter(map(one, ids))
 
-    def in_pool(token_id: int) -> str:
+    waiting: SimpleQueue[int] = SimpleQueue()
+    for token_id in ids:
+        waiting.put(token_id)
+
+    def work() -> Counter[str]:
+        outcomes: Counter[str] = Counter()
         try:
-            return one(token_id)
+            while True:
+                outcomes[one(waiting.get_nowait())] += 1
+        except Empty:
+            return outcomes
         finally:
-            transactions.connection().close_if_unusable_or_obsolete()
+            connections.close_all()
 
     threads = min(get_settings().batch_threads, len(ids))
     with ThreadPoolExecutor(threads, thread_name_prefix="wechat_token-batch") as pool:
-        outcomes = Counter(pool.map(in_pool, ids))
-        for _ in pool.map(lambda _: connections.close_all(), range(threads)):
-            pass
-    return outcomes
+        return sum((done.result() for done in [pool.submit(work) for _ in range(threads)]), Counter())

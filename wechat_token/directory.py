@@ -89,9 +89,7 @@ def _several_accounts() -> str:
 
 
 def _choices() -> str:
-    appids = list(
-        Account.objects.active().order_by("appid").values_list("appid", flat=True)[: NAMED_IN_ERRORS + 1]
-    )
+    appids = list(Account.objects.active().order_by("appid").values_list("appid", flat=True)[: NAMED_IN_ERRORS + 1])
     if not appids:
         return _("No account is active.")
     shown = ", ".join(appids[:NAMED_IN_ERRORS])

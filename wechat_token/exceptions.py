@@ -1,4 +1,4 @@
-"""One tree of errors. Each carries its evidence (account, errcode, rid, class, what to do), never a body or a secret."""
+"""One tree of errors. Each carries its evidence (account, errcode, rid, class), never a body or a secret."""
 
 from __future__ import annotations
 
@@ -124,9 +124,7 @@ class TransportError(UpstreamError, requests.exceptions.RequestException):
 
     def __init__(self, message: str, *, may_have_issued: bool) -> None:
         # RequestException.__init__ would look for request and response objects; they hold the AppSecret.
-        UpstreamError.__init__(
-            self, message, error_class=ErrorClass.TRANSIENT, may_have_issued=may_have_issued
-        )
+        UpstreamError.__init__(self, message, error_class=ErrorClass.TRANSIENT, may_have_issued=may_have_issued)
         self.request = None
         self.response = None
 

@@ -65,9 +65,7 @@ def refresh_under_write_lock(token_id: int) -> Outcome:
         else:
             same = bool(token.version) and token.value.reveal() == issued.value.reveal()
             renewal = source.renewal(token.account, issued.expires_in)
-            written |= schedule.after_success(
-                token, issued, same=same, now=clock.now(), renewal=renewal, chance=chance
-            )
+            written |= schedule.after_success(token, issued, same=same, now=clock.now(), renewal=renewal, chance=chance)
         for name, value in written.items():
             setattr(token, name, value)
         entry = shelf.entry_of(token, clock.now())
@@ -75,9 +73,7 @@ def refresh_under_write_lock(token_id: int) -> Outcome:
             # Trusted until the store is done: the database knows nothing of it yet.
             shelf.publish(entry)
             shelf.remember(entry, seconds=PATIENCE)
-        threading.Thread(
-            target=partial(_store, before, written), name="wechat_token-late-store"
-        ).start()
+        threading.Thread(target=partial(_store, before, written), name="wechat_token-late-store").start()
         if failure is not None:
             return Outcome(Status.FAILED, token, token.due_at, failure)
         return Outcome(Status.RENEWED, token)

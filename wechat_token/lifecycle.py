@@ -1,4 +1,4 @@
-"""What follows when an account is saved or deleted: its token row is kept in step, and its first fetch starts at once."""
+"""What follows when an account is saved or deleted: its token is kept in step and its first fetch starts at once."""
 
 from __future__ import annotations
 

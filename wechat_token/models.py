@@ -26,9 +26,7 @@ def validate_appid(value: str) -> None:
     if re.search(r"\s", value):
         raise ValidationError(_("The AppID has a blank inside. Copy it again from the WeChat console."))
     if not _APPID.fullmatch(value):
-        raise ValidationError(
-            _("An AppID has 4 to 64 letters, digits, “-” or “_”, such as wx0123456789abcdef.")
-        )
+        raise ValidationError(_("An AppID has 4 to 64 letters, digits, “-” or “_”, such as wx0123456789abcdef."))
 
 
 class Endpoint(models.TextChoices):
@@ -73,10 +71,6 @@ class Account(models.Model):
     def __str__(self) -> str:
         return f"{self.name} ({self.appid})" if self.name else self.appid
 
-    def clean_fields(self, exclude: Any = None) -> None:
-        self.appid = self.appid.strip()
-        super().clean_fields(exclude=exclude)
-
     def save(self, *args: Any, **kwargs: Any) -> None:
         """Save; the default is one account at most, so the former default steps back."""
         self.appid = self.appid.strip()
@@ -84,6 +78,10 @@ class Account(models.Model):
             if self.is_default:
                 type(self).objects.filter(is_default=True).exclude(pk=self.pk).update(is_default=False)
             super().save(*args, **kwargs)
+
+    def clean_fields(self, exclude: Any = None) -> None:
+        self.appid = self.appid.strip()
+        super().clean_fields(exclude=exclude)
 
 
 class Token(models.Model):
@@ -143,9 +141,7 @@ class Token(models.Model):
     class Meta:
         verbose_name = _("token")
         verbose_name_plural = _("tokens")
-        constraints: ClassVar = [
-            models.UniqueConstraint(fields=["account", "kind"], name="wechat_token_one_per_kind")
-        ]
+        constraints: ClassVar = [models.UniqueConstraint(fields=["account", "kind"], name="wechat_token_one_per_kind")]
         permissions: ClassVar = [
             ("refresh_token", _("Can refresh tokens")),
             ("reveal_token", _("Can read tokens in clear")),

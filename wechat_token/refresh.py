@@ -19,12 +19,21 @@ from typing import TypeVar
 
 from django.db import DatabaseError, InterfaceError, OperationalError
 from django.db.models import F
+from django.dispatch import Signal
 
 from . import clock, schedule, shelf, signals, transactions
 from .conf import get_settings
-from .exceptions import AccountInactive, AccountNotFound, ErrorClass, UpstreamError
+from .exceptions import (
+    AccountInactive,
+    AccountNotFound,
+    AnswerError,
+    ErrorClass,
+    TransportError,
+    UpstreamError,
+)
 from .models import RefreshLog, Token
 from .platforms import CredentialSource, Issued, source_for
+from .platforms.errcodes import explain
 from .redaction import Secret
 from .schedule import Action, Fields, Reason
 
@@ -219,9 +228,7 @@ class _Run:
         chance = random.random()  # noqa: S311  jitter, not a secret
 
         def fields(token: Token) -> Fields:
-            return schedule.after_success(
-                token, issued, same=same, now=clock.now(), renewal=renewal, chance=chance
-            )
+            return schedule.after_success(token, issued, same=same, now=clock.now(), renewal=renewal, chance=chance)
 
         try:
             stored = self._store(fields)
@@ -344,18 +351,17 @@ class _Run:
         self._send(signals.refresh_finished, entry=entry)
 
     def _alert(self, failure: UpstreamError) -> None:
-        from .platforms.errcodes import lookup
-
+        judged_by_table = failure.errcode is not None or isinstance(failure, TransportError | AnswerError)
         self._send(
             signals.attention_needed,
             error_class=failure.error_class,
             errcode=failure.errcode,
             message=str(failure),
-            action=lookup(failure.errcode).action if failure.errcode is not None else "",
+            action=explain(failure).advise(failure.egress_ip) if judged_by_table else "",
             usable_until=schedule.usable_until(self.token, self.overlap),
         )
 
-    def _send(self, signal: signals.Signal, **payload: object) -> None:
+    def _send(self, signal: Signal, **payload: object) -> None:
         signal.send_robust(Token, appid=self.token.account.appid, kind=self.token.kind, **payload)
 
 

@@ -108,9 +108,7 @@ def reliable_until(
     return min(usable_end, planned + seconds(overlap))
 
 
-def callers_turn(
-    due_at: dt.datetime | None, usable_end: dt.datetime | None, grace: float
-) -> dt.datetime | None:
+def callers_turn(due_at: dt.datetime | None, usable_end: dt.datetime | None, grace: float) -> dt.datetime | None:
     """From when on callers renew an overdue token themselves, because nobody else did (R7)."""
     if due_at is None:
         return None
@@ -228,9 +226,7 @@ def claim(token: Token, now: dt.datetime, *, owner: str, lease: float) -> Fields
     return fields
 
 
-def intent(
-    token: Token, now: dt.datetime, *, lease: float, endpoint: str, displaces: bool, forced: bool
-) -> Fields:
+def intent(token: Token, now: dt.datetime, *, lease: float, endpoint: str, displaces: bool, forced: bool) -> Fields:
     """A request is about to leave (R2): count it, and doubt the stored token until the answer is in."""
     fields: Fields = {
         "sent_at": now,

@@ -11,6 +11,7 @@ from django.utils.translation import gettext_lazy as _
 
 from . import schedule
 from .exceptions import ErrorClass
+from .platforms.errcodes import lookup
 
 if TYPE_CHECKING:
     from django.utils.functional import _StrOrPromise
@@ -56,7 +57,7 @@ class Report:
     state: State
     seconds_left: int
     usable_until: dt.datetime | None
-    action: _StrOrPromise
+    action: str
 
     @property
     def label(self) -> _StrOrPromise:
@@ -83,10 +84,8 @@ def _state(token: Token, now: dt.datetime, left: int, lease: float) -> State:
     return State.GOOD
 
 
-def action_for(token: Token) -> _StrOrPromise:
+def action_for(token: Token) -> str:
     """What the last failure asks of a person, in their language; from the stored code, so any language will do."""
-    from .platforms.errcodes import lookup
-
     if not token.failures or token.errcode is None:
         return ""
-    return lookup(token.errcode).action
+    return lookup(token.errcode).advise(token.egress_ip)

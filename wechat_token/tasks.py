@@ -35,6 +35,7 @@ def prune_refresh_log() -> int:
     """Delete log rows older than ``LOG_DAYS`` (R15); returns how many."""
     oldest = clock.now() - dt.timedelta(days=get_settings().log_days)
     deleted = 0
-    while ids := list(RefreshLog.objects.older_than(oldest).order_by("at").values_list("pk", flat=True)[:PRUNE_AT_ONCE]):
+    old = RefreshLog.objects.older_than(oldest).order_by("at").values_list("pk", flat=True)
+    while ids := list(old[:PRUNE_AT_ONCE]):
         deleted += RefreshLog.objects.filter(pk__in=ids).delete()[0]
     return deleted

@@ -36,8 +36,8 @@ def read_errcode(body: Mapping[str, Any]) -> int | None:
 
 @dataclass(frozen=True, slots=True)
 class Meaning:
-    """What a failure is and what to do about it, for people. ``retry_after`` is in seconds, where WeChat "
-    "says so."""
+    """What a failure is and what to do about it, for people. ``retry_after`` is in seconds, where WeChat
+    says so."""
 
     error_class: ErrorClass
     summary: StrPromise
@@ -54,8 +54,8 @@ class Meaning:
 
 
 def lookup(code: int) -> Meaning:
-    """The meaning of an ``errcode``. One that is not in the table is ``UNKNOWN``: a slow probe, never a "
-    "loop (R10)."""
+    """The meaning of an ``errcode``. One that is not in the table is ``UNKNOWN``: a slow probe, never a
+    loop (R10)."""
     return _FETCHING.get(code, UNKNOWN_CODE)
 
 
