@@ -1,0 +1,312 @@
+"""``manage.py wechat_token``: what the admin does, for shells, scripts and monitoring. See ``docs/commands.md``."""
+
+from __future__ import annotations
+
+import argparse
+import datetime as dt
+import getpass
+import json
+import os
+import sys
+from collections.abc import Callable
+from typing import Any
+
+from django.core import checks as django_checks
+from django.core.exceptions import ValidationError
+from django.core.management.base import BaseCommand, CommandError, CommandParser
+from django.db import DatabaseError, IntegrityError, connections
+from django.utils.translation import gettext as _
+from django.utils.translation import ngettext
+
+from wechat_token import checks, clock, doctor, keys, overview, rotation, transactions
+from wechat_token.directory import token_row
+from wechat_token.exceptions import AccountError, WeChatTokenError
+from wechat_token.models import ACCESS_TOKEN, Account, Endpoint, Token
+from wechat_token.platforms.errcodes import explain
+from wechat_token.redaction import Secret
+from wechat_token.refresh import Outcome, Status, refresh
+from wechat_token.schedule import Reason
+
+SECRET_VARIABLE = "WECHAT_SECRET"  # noqa: S105  the name of a variable, not a secret
+
+UNHEALTHY, USAGE, INTERRUPTED = 1, 2, 130  # exit codes
+
+
+class Command(BaseCommand):
+    help = "Look after WeChat accounts, their tokens and the keys of the services that read them."
+    # The doctor has to run where checks fail; the others run ours themselves.
+    requires_system_checks = ()
+
+    def add_arguments(self, parser: CommandParser) -> None:
+        subcommands = parser.add_subparsers(dest="subcommand", required=True, metavar="SUBCOMMAND")
+
+        status = subcommands.add_parser("status", help="show every account; exit code 1 if one needs somebody")
+        status.add_argument("--json", action="store_true", dest="as_json", help="for machines")
+
+        add = subcommands.add_parser(
+            "add-account", help=f"add an account; its AppSecret is asked for, or ${SECRET_VARIABLE}"
+        )
+        add.add_argument("appid", metavar="APPID")
+        add.add_argument("--name", default="", help="what people call it")
+        add.add_argument("--endpoint", choices=Endpoint.values, default=Endpoint.STABLE.value)
+        add.add_argument("--default", action="store_true", dest="is_default", help="use it where none is named")
+
+        renew = subcommands.add_parser("refresh", help="renew tokens now, without Celery")
+        renew.add_argument("appids", metavar="APPID", nargs="*", help="by default all active accounts")
+
+        key = subcommands.add_parser("add-key", help="make a key for a service that reads tokens, and print it once")
+        key.add_argument("name", metavar="NAME", help="the service")
+        key.add_argument(
+            "--account", action="append", default=[], dest="appids", metavar="APPID", help="may be repeated"
+        )
+        key.add_argument("--all-accounts", action="store_true")
+        key.add_argument("--may-refresh", action="store_true", help="may report a refused token")
+        key.add_argument(
+            "--network", action="append", default=[], dest="networks", metavar="CIDR", help="may be repeated"
+        )
+        key.add_argument("--expires", type=_days, metavar="DAYS")
+
+        examine = subcommands.add_parser("doctor", help="look for everything that could keep tokens from being renewed")
+        examine.add_argument("--fix", action="store_true", help="heal odd token rows")
+
+        subcommands.add_parser("rotate-encryption", help="write every stored secret anew with the first key")
+
+    def handle(self, *args: Any, subcommand: str, **options: Any) -> None:
+        """Raises ``CommandError`` with one line that says what to do; its return code is 1, or 2 for wrong usage."""
+        work: Callable[..., None] = {
+            "status": self.status,
+            "add-account": self.add_account,
+            "refresh": self.refresh,
+            "add-key": self.add_key,
+            "doctor": self.doctor,
+            "rotate-encryption": self.rotate_encryption,
+        }[subcommand]
+        if work != self.doctor:
+            _refuse_broken_settings()
+        try:
+            work(**options)
+        except DatabaseError as error:
+            raise CommandError(_explain_database(error)) from None
+        except WeChatTokenError as error:
+            raise CommandError(str(error)) from None
+        except KeyboardInterrupt:
+            # Every write is one statement, and a request under way is repaired by its intent (R2).
+            raise CommandError(_("Interrupted. Nothing is half done; run it again."), returncode=INTERRUPTED) from None
+
+    # -- subcommands -----------------------------------------------------------------------------
+
+    def status(self, *, as_json: bool, **options: Any) -> None:
+        now = clock.now()
+        lines = overview.lines(now)
+        if as_json:
+            self.stdout.write(json.dumps(overview.as_json(lines, now), indent=2))
+        elif not lines:
+            self.stdout.write(_("There is no WeChat account yet. Add one: manage.py wechat_token add-account APPID"))
+        else:
+            self.stdout.write("\n".join(overview.table(lines)))
+        bad = sum(line.needs_somebody for line in lines)
+        if bad:
+            text = ngettext("%(count)d account needs attention.", "%(count)d accounts need attention.", bad)
+            raise CommandError(text % {"count": bad}, returncode=UNHEALTHY)
+
+    def add_account(self, *, appid: str, name: str, endpoint: str, is_default: bool, **options: Any) -> None:
+        account = Account(appid=appid, name=name, endpoint=endpoint, is_default=is_default)
+        try:
+            account.full_clean(exclude={"secret"})  # before anybody types a secret in vain
+            account.secret = _ask_for_secret(account.appid)
+            account.save()
+        except ValidationError as error:
+            raise CommandError(_one_line(error), returncode=USAGE) from None
+        except IntegrityError:  # added by somebody else while the secret was typed
+            raise CommandError(_account_exists(), returncode=USAGE) from None
+        self.stdout.write(
+            _(
+                "Added %(account)s. The worker fetches its token; to do it here: manage.py wechat_token refresh %(appid)s"
+            )
+            % {"account": account, "appid": account.appid}
+        )
+
+    def refresh(self, *, appids: list[str], **options: Any) -> None:
+        failed = 0
+        for token in _tokens(appids):
+            text, done = _refresh(token)
+            failed += not done
+            self.stdout.write(f"{token.account.appid}: {text}", self.style.SUCCESS if done else self.style.ERROR)
+            self.stdout.flush()
+        if failed:
+            text = ngettext("%(count)d account was not refreshed.", "%(count)d accounts were not refreshed.", failed)
+            raise CommandError(text % {"count": failed}, returncode=UNHEALTHY)
+
+    def add_key(
+        self, *, name: str, appids: list[str], all_accounts: bool, may_refresh: bool, networks: list[str],
+        expires: int | None, **options: Any,
+    ) -> None:  # fmt: skip
+        if bool(appids) == all_accounts:
+            raise CommandError(
+                _("Say which accounts the key may read: --account APPID (may be repeated) or --all-accounts."),
+                returncode=USAGE,
+            )
+        accounts = _accounts(appids)
+        try:
+            key, plain = keys.make_key(
+                name,
+                accounts=accounts,
+                all_accounts=all_accounts,
+                may_refresh=may_refresh,
+                networks="\n".join(networks),
+                expires_at=None if expires is None else clock.now() + dt.timedelta(days=expires),
+            )
+        except ValidationError as error:
+            raise CommandError(_one_line(error), returncode=USAGE) from None
+        self.stdout.write(plain.reveal())
+        self._note(_("This is the key %(key)s. It cannot be shown again.") % {"key": key})
+
+    def doctor(self, *, fix: bool, **options: Any) -> None:
+        styles = {
+            doctor.Level.OK: self.style.SUCCESS,
+            doctor.Level.WARNING: self.style.WARNING,
+            doctor.Level.PROBLEM: self.style.ERROR,
+        }
+        problems = 0
+        for finding in doctor.examine(fix=fix):
+            problems += finding.level is doctor.Level.PROBLEM
+            self.stdout.write(f"{styles[finding.level](f'{finding.level:<8}')} {finding.subject}: {finding.text}")
+            if finding.advice:
+                self.stdout.write(f"{'':<8} → {finding.advice}")
+            self.stdout.flush()
+        if problems:
+            text = ngettext("%(count)d problem.", "%(count)d problems.", problems)
+            raise CommandError(text % {"count": problems}, returncode=UNHEALTHY)
+
+    def rotate_encryption(self, **options: Any) -> None:
+        tally = rotation.rotate(lambda tally: self._note(_("%(count)d stored secrets seen …") % {"count": tally.seen}))
+        self.stdout.write(
+            _("%(older)d rewritten, %(current)d had the first key already, %(unreadable)d unreadable.")
+            % {"older": tally.older, "current": tally.current, "unreadable": len(tally.unreadable)}
+        )
+        if tally.unreadable:
+            raise CommandError(
+                _("No configured key reads: %(whose)s. Put the key back that wrote them, or enter the AppSecret again.")
+                % {"whose": ", ".join(tally.unreadable)},
+                returncode=UNHEALTHY,
+            )
+
+    def _note(self, text: str) -> None:
+        """For people who watch; not part of the result."""
+        self.stderr.write(text, style_func=str)
+
+
+# -- helpers ---------------------------------------------------------------------------------------
+
+
+def _refuse_broken_settings() -> None:
+    """Ours only, and errors only: ``status`` runs in cron, where a warning a minute helps nobody."""
+    for message in django_checks.run_checks(tags=[checks.TAG]):
+        if message.is_serious() and not message.is_silenced():
+            raise CommandError(f"{message.msg} {message.hint or ''} ({message.id})")
+
+
+def _one_line(error: ValidationError) -> str:
+    if any(problem.code == "unique" for problem in error.error_dict.get("appid", ())):
+        return _account_exists()
+    return " ".join(f"{field}: {' '.join(texts)}" for field, texts in error.message_dict.items())
+
+
+def _account_exists() -> str:
+    return _("There is already an account with this AppID. Change it in the admin.")
+
+
+def _days(text: str) -> int:
+    """Argument type: a number of days that a date can hold."""
+    if not text.isdecimal() or not 0 < int(text) < 36_500:
+        raise argparse.ArgumentTypeError(_("a whole number of days above 0"))
+    return int(text)
+
+
+def _ask_for_secret(appid: str) -> Secret:
+    """The AppSecret from the environment or the terminal; never from ``argv``, which every user of the host sees."""
+    if SECRET_VARIABLE in os.environ:
+        secret = Secret(os.environ[SECRET_VARIABLE].strip())
+    elif sys.stdin.isatty():
+        secret = Secret(getpass.getpass(_("AppSecret of %(appid)s: ") % {"appid": appid}).strip())
+    else:
+        raise CommandError(
+            _("Put the AppSecret into the variable %(name)s, or run this in a terminal.") % {"name": SECRET_VARIABLE},
+            returncode=USAGE,
+        )
+    if not secret or any(map(str.isspace, secret.reveal())):
+        raise CommandError(
+            _("The AppSecret is empty or has a blank inside. Copy it again from the WeChat console."), returncode=USAGE
+        )
+    return secret
+
+
+def _accounts(appids: list[str]) -> list[Account]:
+    """The accounts of these AppIDs, inactive ones too. Raises ``CommandError`` that names the choices."""
+    found = {account.appid: account for account in Account.objects.filter(appid__in=appids)}
+    for appid in appids:
+        if appid not in found:
+            _token(appid)
+    return list(found.values())
+
+
+def _tokens(appids: list[str]) -> list[Token]:
+    """The token rows of these accounts, or of all active ones. Raises ``CommandError`` that names the choices."""
+    chosen = appids or list(Account.objects.active().order_by("appid").values_list("appid", flat=True))
+    if not chosen:
+        raise CommandError(
+            _("There is no active WeChat account. Add one: manage.py wechat_token add-account APPID"),
+            returncode=UNHEALTHY,
+        )
+    return [_token(appid) for appid in dict.fromkeys(chosen)]
+
+
+def _token(appid: str) -> Token:
+    try:
+        return token_row((appid, ACCESS_TOKEN))
+    except AccountError as error:
+        raise CommandError(str(error), returncode=USAGE) from None
+
+
+def _refresh(token: Token) -> tuple[str, bool]:
+    """What became of it, in words, and whether it went well. One that fails does not hold up the others."""
+    try:
+        return _in_words(refresh(token.pk, reason=Reason.COMMAND))
+    except WeChatTokenError as error:
+        return str(error), False
+    except DatabaseError as error:
+        return _explain_database(error), False
+
+
+def _in_words(outcome: Outcome) -> tuple[str, bool]:
+    now = clock.now()
+    token, until = outcome.token, outcome.until
+    wait = overview.duration((until - now).total_seconds()) if until is not None and until > now else ""
+    life = overview.duration((token.expires_at - now).total_seconds()) if token.expires_at is not None else ""
+    match outcome.status:
+        case Status.RENEWED:
+            return _("renewed, good for %(time)s.") % {"time": life}, True
+        case Status.UNCHANGED:
+            return _("WeChat returned the same token, good for %(time)s.") % {"time": life}, True
+        case Status.BUSY | Status.SUPERSEDED:
+            return _("another process is refreshing it."), True
+        case Status.LIMITED:
+            return _("%(error)s Again in %(time)s.") % {"error": token.error, "time": wait}, False
+        case Status.FAILED:
+            action = explain(outcome.error).advise(outcome.error.egress_ip) if outcome.error is not None else ""
+            return _("failed: %(error)s. %(action)s") % {"error": outcome.error, "action": action}, False
+        case _:
+            return _("refreshed a moment ago; nothing was done."), True
+
+
+def _explain_database(error: DatabaseError) -> str:
+    connection = connections[transactions.alias()]
+    try:
+        tables = set(connection.introspection.table_names())
+    except DatabaseError as unreachable:
+        return _("The database cannot be reached: %(error)s. Check DATABASES.") % {"error": type(unreachable).__name__}
+    if not {Account._meta.db_table, Token._meta.db_table} <= tables:
+        return _("The tables of wechat_token are missing. Run: manage.py migrate")
+    return _("The database failed: %(error)s. Is a migration missing? Run: manage.py migrate") % {
+        "error": type(error).__name__
+    }
