@@ -22,6 +22,8 @@ logger = logging.getLogger("wechat_token")
 
 def refresh_due(limit: int | None = None) -> Counter[str]:
     """Refresh what is due, most overdue first; count the outcomes. With nothing due: one query, no write."""
+    if get_settings().remote_url:
+        return Counter()
     due = Token.objects.due(clock.now()).values_list("pk", flat=True)
     return refresh_each(list(due[: limit or get_settings().batch_size]), reason=Reason.SCHEDULE)
 

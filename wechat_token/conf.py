@@ -48,6 +48,12 @@ class Settings:
     cache_alias: str = "default"
     memory_seconds: NonNegative = 1.0  # how long a process trusts its own memory (R18)
     cache_seconds: NonNegative = 60.0  # how long a cached entry is trusted before the database is asked again
+    # -- remote mode: tokens come from another site's HTTP service, never from WeChat
+    remote_url: str | None = None  # where that site includes wechat_token.urls
+    remote_key: str = field(default="", repr=False)  # a client key made there
+    remote_appid: str | None = None  # the account meant where none is named
+    remote_ca_bundle: str | None = None  # for its certificate; CA_BUNDLE and PROXY are for WeChat only
+    remote_memory_seconds: float = 30.0  # how long its answer is trusted before it is asked again
     # -- the HTTP service
     trusted_proxies: NonNegativeInt = 0  # how many in front append to X-Forwarded-For; 0: it is ignored
     failures_per_minute: int = 10  # wrong client keys from one address before it is told 429

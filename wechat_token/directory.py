@@ -6,6 +6,7 @@ from django.db import Error as AnyDatabaseError
 from django.utils.translation import gettext as _
 
 from . import clock, transactions
+from .conf import get_settings
 from .exceptions import AccountAmbiguous, AccountInactive, AccountNotFound
 from .models import ACCESS_TOKEN, Account, Token
 from .shelf import Key
@@ -52,6 +53,13 @@ def forget_default() -> None:
 
 def _default_appid() -> str:
     global _default
+    settings = get_settings()
+    if settings.remote_url:
+        if settings.remote_appid:
+            return settings.remote_appid
+        raise AccountAmbiguous(
+            _("This site reads from a token server. Name the account, or set WECHAT_TOKEN['REMOTE_APPID'].")
+        )
     known = _default
     if known is not None and clock.monotonic() < known[0]:
         return known[1]

@@ -27,6 +27,7 @@ from .exceptions import (
     AccountInactive,
     AccountNotFound,
     AnswerError,
+    ConfigurationError,
     ErrorClass,
     TransportError,
     UpstreamError,
@@ -71,6 +72,9 @@ def refresh(token_id: int, *, reason: Reason, stale: Secret | None = None, clien
     Raises ``AccountNotFound``, ``AccountInactive``, ``EncryptionKeyError`` and database errors; an upstream failure
     is an outcome, not an exception.
     """
+    if get_settings().remote_url:
+        # Accounts may be here with a copied database; renewing them here would kill the other site's tokens.
+        raise ConfigurationError("This site takes its tokens from REMOTE_URL and renews none itself.")
     token = load(token_id)
     if not token.account.is_active:
         raise AccountInactive(f"The WeChat account {token.account.appid} is inactive. Activate it in the admin.")

@@ -17,7 +17,7 @@ from asgiref.sync import sync_to_async
 from django.db import Error as AnyDatabaseError
 from django.db import OperationalError
 
-from . import background, clock, late_store, schedule, shelf, transactions
+from . import background, clock, late_store, remote, schedule, shelf, transactions
 from .conf import get_settings
 from .directory import resolve, token_row
 from .exceptions import AccountError, ErrorClass, RefreshRateLimited, TokenUnavailable
@@ -110,6 +110,8 @@ def _look(key: Key, known: Entry | None) -> Entry | None:
 
     With both down: what the cache or this process last knew, until it is dead (R13).
     """
+    if get_settings().remote_url:
+        return remote.look(key, known)
     now = clock.now()
     found = shelf.look_up(key, known)
     if found is None or not shelf.is_confirmed(found, now):
@@ -142,6 +144,8 @@ def _look(key: Key, known: Entry | None) -> Entry | None:
 def complain(key: Key, stale: Secret, *, client: str = "") -> Entry:
     """One complaint; those of one process about one token are answered together. Raises as its public twin."""
     digest = str(hash(stale.reveal()))
+    if get_settings().remote_url:
+        return _together((key, digest), partial(remote.complain, key, stale))
     return _together((key, digest), partial(_fetch, key, Reason.COMPLAINT, stale=stale, client=client))
 
 
