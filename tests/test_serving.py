@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from asgiref.sync import async_to_sync
 from django.db import OperationalError
@@ -26,6 +28,7 @@ from wechat_token.exceptions import (
 from wechat_token.models import Account, RefreshLog, Token
 from wechat_token.sandbox import Fault
 from wechat_token.schedule import seconds
+from wechat_token.shelf import Entry
 
 
 def calls(weixin, appid=APPID):
@@ -53,6 +56,39 @@ def test_get_access_token__old_token_served_after_a_failed_renewal(classic, weix
     time.pass_until(row(classic).expires_at - seconds(1))
     assert get_access_token(APPID) == token
     assert row(classic).failures == 1
+
+
+def lay_out_an_entry(time, value="old"):
+    usable = time.now() + seconds(7200)
+    return shelf.remember(Entry(APPID, "access_token", 1, 1, value, usable, usable, usable, time.now()))
+
+
+def read_while_looked_up(monkeypatch, entry):
+    """What a second thread gets while the first is still looking the entry up."""
+    found, got = replace(entry, value="new", fresh_until=entry.dead_at), []
+
+    def look(key, known):
+        if not got:
+            got.append("")
+            got[0] = serving.current_entry(key).value
+        return found
+
+    monkeypatch.setattr(serving, "_look", look)
+    serving.current_entry((APPID, "access_token"))
+    return got[0]
+
+
+def test_current_entry__others_keep_an_entry_in_use_while_one_looks_it_up(time, monkeypatch):
+    entry = lay_out_an_entry(time)
+    time.pass_(entry.fresh_until - time.monotonic() + 0.5)
+    assert read_while_looked_up(monkeypatch, entry) == "old"
+
+
+def test_current_entry__no_thread_gets_an_entry_that_lay_idle(time, monkeypatch):
+    """It may have been displaced long ago, although its own life is not over."""
+    entry = lay_out_an_entry(time)
+    time.pass_(1800)
+    assert read_while_looked_up(monkeypatch, entry) == "new"
 
 
 def test_get_access_token__dead_token_is_never_served(classic, weixin, time):

@@ -30,6 +30,7 @@ from .shelf import Entry, Key
 AccountRef = str | Account | None
 
 POLL_FIRST, POLL_LAST = 0.05, 0.25  # seconds between looks at somebody else's refresh
+IDLE_SECONDS = 1.0  # an entry nobody looked up for longer is looked up before any thread gets it
 BLIND_SECONDS = 5.0  # how long an entry is kept unverified while cache and database are down (R13)
 
 
@@ -76,7 +77,7 @@ async def arefresh_access_token(account: AccountRef = None, *, stale_token: str,
 # One thread of a process revalidates an entry, one fetches a missing one. The lock guards the two tables only and is
 # never held during I/O; the hot path does not come here.
 _table_lock = threading.Lock()
-_revalidating: set[Key] = set()
+_revalidating: dict[Key, float] = {}  # until when (monotonic) the other threads keep the old entry meanwhile
 _flights: dict[tuple[Key, str], Future[Entry]] = {}
 
 
@@ -89,20 +90,35 @@ def current_entry(key: Key) -> Entry:
     if known is None or now >= known.dead_at:
         return _together((key, ""), partial(_load_or_fetch, key))
     with _table_lock:
-        mine = key not in _revalidating
-        _revalidating.add(key)
-    if not mine:
-        return known
+        others_keep_it_until = _revalidating.get(key)
+        if others_keep_it_until is None:
+            _revalidating[key] = _others_keep_until(known, now)
+    if others_keep_it_until is not None:
+        return known if now < others_keep_it_until else _together((key, ""), partial(_load_or_fetch, key, known))
     try:
-        entry = _look(key, known)
-        return entry if entry is not None else _together((key, ""), partial(_load_or_fetch, key))
+        return _load_or_fetch(key, known)
     finally:
         with _table_lock:
-            _revalidating.discard(key)
+            _revalidating.pop(key, None)
 
 
-def _load_or_fetch(key: Key) -> Entry:
-    return _look(key, None) or _fetch(key, Reason.CALLER)
+def _others_keep_until(known: Entry, now: float) -> float:
+    """Until when (monotonic) other threads may have an entry that one thread has just begun to look up.
+
+    An entry in constant use was verified a moment ago; even if the look-up hangs, its token outlives a renewal
+    elsewhere by the overlap, less the age it may have had in the cache. One that lay idle may be out of date by hours.
+    """
+    if now >= known.fresh_until + IDLE_SECONDS:
+        return 0.0
+    settings = get_settings()
+    return known.fresh_until + max(settings.overlap - settings.cache_seconds - 10.0, 0.0)
+
+
+def _load_or_fetch(key: Key, known: Entry | None = None) -> Entry:
+    entry = _look(key, known)
+    if entry is None:
+        entry = _together((key, "fetch"), partial(_fetch, key, Reason.CALLER))
+    return entry
 
 
 def _look(key: Key, known: Entry | None) -> Entry | None:
