@@ -41,6 +41,7 @@ from .schedule import Action, Fields, Reason
 logger = logging.getLogger("wechat_token")
 T = TypeVar("T")
 
+TOLERATED_SKEW = 30.0  # seconds between WeChat's clock and ours that every margin of the schedule absorbs
 CLAIM_PATIENCE = 3.0  # seconds to get past a locked or failing database before anything was sent
 
 
@@ -244,6 +245,12 @@ class _Run:
             stored = True
         if not stored:
             return self.superseded()
+        if issued.skew is not None and abs(issued.skew) > TOLERATED_SKEW:
+            logger.warning(
+                "This host's clock differs from WeChat's by %.0f s: tokens may be served too long or renewed "
+                "too early. Synchronise it (NTP).",
+                issued.skew,
+            )
         self._publish()
         outcome = RefreshLog.Outcome.UNCHANGED if same else RefreshLog.Outcome.RENEWED
         self._log(outcome, endpoint=self.endpoint())

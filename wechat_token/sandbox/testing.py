@@ -14,6 +14,7 @@ Needs the ``responses`` package (in the ``test`` extra of this distribution)::
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -46,7 +47,18 @@ def fake_wechat(
         reply = inprocess.send(target, request, timeout)
         return reply.status, reply.headers, reply.body
 
-    with responses.RequestsMock(assert_all_requests_are_fired=False) as mock:
-        for method in ("GET", "POST", "PUT", "DELETE", "HEAD"):
-            mock.add_callback(method, re.compile(re.escape(base_url.rstrip("/")) + "/"), callback=answer)
-        yield target
+    _forget_served_tokens()
+    try:
+        with responses.RequestsMock(assert_all_requests_are_fired=False) as mock:
+            for method in ("GET", "POST", "PUT", "DELETE", "HEAD"):
+                mock.add_callback(method, re.compile(re.escape(base_url.rstrip("/")) + "/"), callback=answer)
+            yield target
+    finally:
+        _forget_served_tokens()
+
+
+def _forget_served_tokens() -> None:
+    """A process trusts its memory for a second; tokens of one test's WeChat must not reach the next test."""
+    shelf = sys.modules.get("wechat_token.shelf")  # not loaded: Django is not in use here
+    if shelf is not None:
+        shelf.clear_memory()
