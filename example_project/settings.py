@@ -95,9 +95,7 @@ def database(url: str) -> dict[str, Any]:
         return sqlite(unquote(path))
     engines = {"postgres": "postgresql", "postgresql": "postgresql", "mysql": "mysql", "mariadb": "mysql"}
     if parts.scheme not in engines:
-        raise ImproperlyConfigured(
-            f"DATABASE_URL: unknown scheme {parts.scheme!r}; use postgres, mysql or sqlite."
-        )
+        raise ImproperlyConfigured(f"DATABASE_URL: unknown scheme {parts.scheme!r}; use postgres, mysql or sqlite.")
     return {
         "ENGINE": f"django.db.backends.{engines[parts.scheme]}",
         "NAME": unquote(parts.path.lstrip("/")),

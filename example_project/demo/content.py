@@ -49,7 +49,7 @@ def _fake_accounts(fake: FakeWeChat) -> tuple[Account, ...]:
 
 
 def _user_account() -> tuple[Account, ...]:
-    """The account of WECHAT_APPID and WECHAT_SECRET, which no child process inherits."""
+    """The account of WECHAT_APPID and WECHAT_SECRET; neither is needed in the environment after that."""
     account = Account(
         appid=os.environ.get("WECHAT_APPID", ""),
         secret=os.environ.pop("WECHAT_SECRET", ""),
@@ -66,9 +66,7 @@ def _user_account() -> tuple[Account, ...]:
 
 def _tick_every(seconds: int) -> None:
     """Let beat look for due tokens this often, as an operator would set it in the admin."""
-    interval, _created = IntervalSchedule.objects.get_or_create(
-        every=seconds, period=IntervalSchedule.SECONDS
-    )
+    interval, _created = IntervalSchedule.objects.get_or_create(every=seconds, period=IntervalSchedule.SECONDS)
     for task in PeriodicTask.objects.filter(task="wechat_token.refresh_due_tokens"):
         task.interval = interval
         task.save()

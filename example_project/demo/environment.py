@@ -40,9 +40,7 @@ def wants_real_wechat(environ: Mapping[str, str] = os.environ) -> bool:
     """Whether the user gave credentials. Raises ``CommandError`` for one without the other."""
     given = [name for name in ("WECHAT_APPID", "WECHAT_SECRET") if environ.get(name)]
     if len(given) == 1:
-        raise CommandError(
-            "Set both WECHAT_APPID and WECHAT_SECRET to run against the real WeChat, or neither."
-        )
+        raise CommandError("Set both WECHAT_APPID and WECHAT_SECRET to run against the real WeChat, or neither.")
     return bool(given)
 
 
@@ -57,9 +55,7 @@ def check_port(port: int) -> int:
             reason = error.strerror
         else:
             return int(listener.getsockname()[1])
-    raise CommandError(
-        f"Port {port} cannot be used: {reason}. Choose another one, for example --port {port + 1}."
-    )
+    raise CommandError(f"Port {port} cannot be used: {reason}. Choose another one, for example --port {port + 1}.")
 
 
 def enter(arguments: Sequence[str], parent: str | None) -> NoReturn:
@@ -83,9 +79,7 @@ def scratch_path(parent: str | None) -> Path:
 def demo_environ(user: Mapping[str, str], folder: Path) -> dict[str, str]:
     """The user's environment with everything replaced that the example project reads."""
     environ = {
-        name: value
-        for name, value in user.items()
-        if name not in FOREIGN and not name.startswith(FOREIGN_PREFIX)
+        name: value for name, value in user.items() if name not in FOREIGN and not name.startswith(FOREIGN_PREFIX)
     }
     environ |= {
         MARK: "1",

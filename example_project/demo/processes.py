@@ -64,7 +64,7 @@ class Children:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._children: list[Child] = []
+        self.running: list[Child] = []
 
     def __enter__(self) -> Self:
         self._folder.mkdir(exist_ok=True)
@@ -77,22 +77,23 @@ class Children:
 
     def start(self, name: str, *arguments: str, debug: bool = False) -> None:
         """Run Python with ``arguments`` in the project's folder."""
+        environ = {name: value for name, value in os.environ.items() if name != "WECHAT_SECRET"}
         log = self._folder / f"{name.replace(' ', '-')}.log"
         with log.open("wb") as output:
             process = subprocess.Popen(  # noqa: S603  our own interpreter, with arguments of this file's callers
                 [sys.executable, *arguments],
                 cwd=settings.BASE_DIR,
-                env={**os.environ, "DJANGO_DEBUG": "1" if debug else "0"},
+                env=environ | {"DJANGO_DEBUG": "1" if debug else "0"},
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,  # Ctrl-C is for the demo, which then ends its children
             )
-        self._children.append(Child(name, process, log))
+        self.running.append(Child(name, process, log))
 
     def check(self) -> None:
         """Raise ``CommandError``, with the end of its log, if a child has ended by itself."""
-        for child in self._children:
+        for child in self.running:
             code = child.process.poll()
             if code is not None:
                 raise CommandError(
@@ -100,11 +101,11 @@ class Children:
                 )
 
     def last_words(self) -> str:
-        return "\n".join(f"{child.name}:\n{child.tail()}" for child in self._children)
+        return "\n".join(f"{child.name}:\n{child.tail()}" for child in self.running)
 
     def stop(self) -> None:
         """Ask every child to end, and make those that have not after ``STOP_SECONDS``."""
-        children, self._children = self._children, []
+        children, self.running = self.running, []
         for child in children:
             child.process.terminate()
         deadline = time.monotonic() + STOP_SECONDS

@@ -111,7 +111,5 @@ class Reader:
             return
         self.reads += 1
         # A token whose life ends between question and answer was good when it was asked for.
-        if self._fake is not None and not (
-            self._fake.is_valid(token) or self._fake.is_valid(token, asked_at)
-        ):
+        if self._fake is not None and not (self._fake.is_valid(token) or self._fake.is_valid(token, asked_at)):
             self.dead += 1

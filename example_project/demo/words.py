@@ -44,9 +44,7 @@ def verdict(content: Content, renewals: Renewals, reader: Reader, fake: FakeWeCh
             for endpoint in ("classic", "stable", "stable_forced")
         )
         tested = f"{reader.dead} dead tokens served"
-    renewed = ", ".join(
-        f"{account.endpoint} {renewals.renewed[account.appid]}" for account in content.accounts
-    )
+    renewed = ", ".join(f"{account.endpoint} {renewals.renewed[account.appid]}" for account in content.accounts)
     return (
         f"Verdict: {reader.reads} reads, {tested}, {reader.missing} reads without a token; "
         f"{calls} calls to WeChat for tokens; renewals: {renewed}."

@@ -66,9 +66,7 @@ class Command(BaseCommand):
             default=8000,
             help="of the web server; 0 takes a free one (default: %(default)s)",
         )
-        parser.add_argument(
-            "--seconds", type=seconds, help="end after so long (default: when interrupted)"
-        )
+        parser.add_argument("--seconds", type=seconds, help="end after so long (default: when interrupted)")
         parser.add_argument(
             "--life",
             type=life,
@@ -86,9 +84,7 @@ class Command(BaseCommand):
             if seconds is not None:
                 arguments += ["--seconds", str(seconds)]
             environment.enter(arguments, options["folder"])
-        if isinstance(
-            sys.stdout, io.TextIOWrapper
-        ):  # a pipe or a file gets each line at once, whatever is in it
+        if isinstance(sys.stdout, io.TextIOWrapper):  # a pipe or a file gets each line at once, whatever is in it
             sys.stdout.reconfigure(line_buffering=True, errors="backslashreplace")
         try:
             self._run(port, seconds, life)
@@ -138,15 +134,11 @@ class Command(BaseCommand):
             if web and wanted <= renewals.tried:
                 return True
             if time.monotonic() > deadline:
-                raise CommandError(
-                    f"Not up after {UP_SECONDS:.0f} s. The last words of all:\n{children.last_words()}"
-                )
+                raise CommandError(f"Not up after {UP_SECONDS:.0f} s. The last words of all:\n{children.last_words()}")
             time.sleep(LOOK_EVERY)
         return False
 
-    def _follow(
-        self, children: Children, renewals: Renewals, stop: StopRequest, seconds: float | None
-    ) -> None:
+    def _follow(self, children: Children, renewals: Renewals, stop: StopRequest, seconds: float | None) -> None:
         deadline = None if seconds is None else time.monotonic() + seconds
         while not stop.requested and (deadline is None or time.monotonic() < deadline):
             children.check()
@@ -166,9 +158,7 @@ def fake_wechat(life: int) -> Iterator[FakeWeChat]:
     try:
         server.start()
     except OSError as error:
-        raise CommandError(
-            f"The port of the fake WeChat was taken just now ({error.strerror}). Start again."
-        ) from None
+        raise CommandError(f"The port of the fake WeChat was taken just now ({error.strerror}). Start again.") from None
     try:
         yield fake
     finally:
