@@ -53,9 +53,7 @@ class AccountForm(_AccountForm):
         model = Account
         fields = ("appid", "secret", "name", "endpoint", "is_active", "is_default", "daily_limit")
         widgets = {  # noqa: RUF012  Django reads it once, as a declaration
-            "appid": forms.TextInput(
-                attrs={"class": "vTextField", "autocomplete": "off", "spellcheck": "false"}
-            ),
+            "appid": forms.TextInput(attrs={"class": "vTextField", "autocomplete": "off", "spellcheck": "false"}),
         }
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -76,9 +74,7 @@ class AccountForm(_AccountForm):
         if _USUAL_SECRET.fullmatch(appid):
             # An AppID is shown everywhere. Not this one: the box must not show it again either.
             self.data = {**self.data, self.add_prefix("appid"): ""}
-            raise ValidationError(
-                _("That was an AppSecret. The AppID is the shorter one, such as wx0123456789abcdef.")
-            )
+            raise ValidationError(_("That was an AppSecret. The AppID is the shorter one, such as wx0123456789abcdef."))
         return appid
 
     def clean_secret(self) -> Secret:
@@ -89,6 +85,8 @@ class AccountForm(_AccountForm):
         if objection:
             raise ValidationError(objection)
         self.secret_looks_unusual = not _USUAL_SECRET.fullmatch(secret.reveal())
+        # Set here: the model's field takes whatever prints as a mask, as a Secret does, for a box left alone.
+        self.instance.secret = secret
         return secret
 
 
@@ -97,12 +95,11 @@ def _objection(secret: Secret, appid: str) -> _StrOrPromise:
     if re.search(r"\s", secret.reveal()):
         return _("The AppSecret has a blank inside. Copy it again from the WeChat console.")
     if secret == Secret(appid) or _USUAL_APPID.fullmatch(secret.reveal()):
-        return _(
-            "That is an AppID. The AppSecret is the longer one, which WeChat shows once, when it is reset."
-        )
+        return _("That is an AppID. The AppSecret is the longer one, which WeChat shows once, when it is reset.")
     if not re.fullmatch(r"[!-)+-~]+", secret.reveal()):
         return _(
-            "The AppSecret has characters that cannot be right: WeChat's console shows it masked, with “*”."
+            "The AppSecret has characters that cannot be right. WeChat's console masks it with “*” and shows it "
+            "in full only when it is reset."
         )
     return ""
 
@@ -148,9 +145,6 @@ def _network_error(number: int, text: str) -> ValidationError:
             params={"line": number, "text": text[:50]},
         )
     return ValidationError(
-        _(
-            "Line %(line)d: %(text)s lies inside a network. Write %(network)s for all of it, "
-            "or the address alone."
-        ),
+        _("Line %(line)d: %(text)s lies inside a network. Write %(network)s for all of it, or the address alone."),
         params={"line": number, "text": text, "network": str(network)},
     )

@@ -41,9 +41,7 @@ class AccountChangeList(ChangeList):
     def get_queryset(self, request: HttpRequest, *args: Any, **kwargs: Any) -> QuerySet[Any]:
         tokens = Token.objects.filter(kind=ACCESS_TOKEN).defer("value")
         accounts = super().get_queryset(request, *args, **kwargs)
-        return accounts.defer("secret").prefetch_related(
-            Prefetch("tokens", queryset=tokens, to_attr="access_tokens")
-        )
+        return accounts.defer("secret").prefetch_related(Prefetch("tokens", queryset=tokens, to_attr="access_tokens"))
 
 
 @admin.register(Account)
@@ -70,12 +68,8 @@ class AccountAdmin(TokenViews, _ModelAdmin):
 
     # Not atomic: the action refreshes tokens, and a transaction of ours would keep it waiting on SQLite (R3).
     @transaction.non_atomic_requests
-    def changelist_view(
-        self, request: HttpRequest, extra_context: dict[str, Any] | None = None
-    ) -> HttpResponse:
-        return super().changelist_view(
-            request, {"tick_notice": tick_notice(self.admin_site), **(extra_context or {})}
-        )
+    def changelist_view(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> HttpResponse:
+        return super().changelist_view(request, {"tick_notice": tick_notice(self.admin_site), **(extra_context or {})})
 
     @admin.display(description=gettext_lazy("state"))
     def state(self, account: Account) -> SafeString | str:
@@ -99,7 +93,7 @@ class AccountAdmin(TokenViews, _ModelAdmin):
     @admin.display(description=gettext_lazy("time left"))
     def time_left(self, account: Account) -> SafeString | str:
         token = _listed_token(account)
-        left = report(token, clock.now()).seconds_left if token is not None else 0
+        left = report(token, clock.now()).seconds_left if token is not None and account.is_active else 0
         return format_html('<span class="wt-nowrap">{}</span>', words.duration(left)) if left else NOTHING
 
     @admin.display(description=gettext_lazy("last refresh"))
@@ -143,9 +137,7 @@ class AccountAdmin(TokenViews, _ModelAdmin):
     ) -> Any:  # fmt: skip
         return super().changeform_view(request, object_id, form_url, extra_context)
 
-    def render_change_form(
-        self, request: HttpRequest, context: dict[str, Any], *args: Any, **kwargs: Any
-    ) -> Any:
+    def render_change_form(self, request: HttpRequest, context: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
         account: Account | None = kwargs.get("obj")
         if account is not None:
             context |= self._panel_context(request, account)
@@ -192,9 +184,7 @@ class AccountAdmin(TokenViews, _ModelAdmin):
             )
             messages.warning(request, text)
 
-    def response_add(
-        self, request: HttpRequest, obj: Account, post_url_continue: str | None = None
-    ) -> HttpResponse:
+    def response_add(self, request: HttpRequest, obj: Account, post_url_continue: str | None = None) -> HttpResponse:
         response = super().response_add(request, obj, post_url_continue)
         if IS_POPUP_VAR not in request.POST:
             if obj.is_active:

@@ -59,8 +59,8 @@ class ClientKeyAdmin(_ModelAdmin):
             .prefetch_related(Prefetch("accounts", queryset=first, to_attr="first_accounts"))
         )
 
-    def lookup_allowed(self, lookup: str, *args: Any) -> bool:
-        return not lookup.startswith("digest") and super().lookup_allowed(lookup, *args)
+    def lookup_allowed(self, lookup: str, value: str, request: HttpRequest) -> bool:
+        return not lookup.startswith("digest") and super().lookup_allowed(lookup, value, request)
 
     @admin.display(description=gettext_lazy("key"), ordering="prefix")
     def key_start(self, key: ClientKey) -> SafeString:
@@ -118,9 +118,7 @@ class ClientKeyAdmin(_ModelAdmin):
         # A revoked key is a record: it stays as it was on the day.
         return super().has_change_permission(request, obj) and (obj is None or obj.revoked_at is None)
 
-    def render_change_form(
-        self, request: HttpRequest, context: dict[str, Any], *args: Any, **kwargs: Any
-    ) -> Any:
+    def render_change_form(self, request: HttpRequest, context: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
         key: ClientKey | None = kwargs.get("obj")
         if key is not None and self.has_change_permission(request, key):
             context["revoke_url"] = reverse(f"{self.admin_site.name}:wechat_token_clientkey_changelist")
@@ -142,9 +140,7 @@ class ClientKeyAdmin(_ModelAdmin):
             request.wechat_token_key = keys.assign(obj)  # type: ignore[attr-defined]
         super().save_model(request, obj, form, change)
 
-    def response_add(
-        self, request: HttpRequest, obj: ClientKey, post_url_continue: str | None = None
-    ) -> HttpResponse:
+    def response_add(self, request: HttpRequest, obj: ClientKey, post_url_continue: str | None = None) -> HttpResponse:
         """The one page that shows the key. Not a message: those travel in a cookie."""
         request.current_app = self.admin_site.name
         context = {
@@ -155,9 +151,7 @@ class ClientKeyAdmin(_ModelAdmin):
             "key": obj,
             "value": request.wechat_token_key,  # type: ignore[attr-defined]  # set by save_model
             "reads_nothing": not obj.all_accounts and not obj.accounts.exists(),
-            "change_url": reverse(
-                f"{self.admin_site.name}:wechat_token_clientkey_change", args=(quote(obj.pk),)
-            ),
+            "change_url": reverse(f"{self.admin_site.name}:wechat_token_clientkey_change", args=(quote(obj.pk),)),
             "media": self.media,
         }
         return TemplateResponse(request, "admin/wechat_token/clientkey/created.html", context)

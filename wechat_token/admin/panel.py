@@ -64,11 +64,7 @@ def _facts(token: Token, state: states.Report, now: dt.datetime) -> list[tuple[s
             (_("Expires"), words.moment(token.expires_at, now)),
         ]
         if state.usable_until != token.expires_at:
-            usable = (
-                words.moment(state.usable_until, now)
-                if state.usable_until
-                else _("no longer: WeChat refuses it")
-            )
+            usable = words.moment(state.usable_until, now) if state.usable_until else _("no longer: WeChat refuses it")
             facts.append((_("Good until"), usable))
     facts.append((_("Next refresh due"), words.moment(token.due_at, now)))
     if token.failures:

@@ -86,9 +86,7 @@ class RefreshLogAdmin(_ModelAdmin):
 
     @admin.display(description=_("outcome"))
     def result(self, entry: RefreshLog) -> SafeString:
-        return format_html(
-            '<span class="wt-state wt-{}">{}</span>', entry.outcome, entry.get_outcome_display()
-        )
+        return format_html('<span class="wt-state wt-{}">{}</span>', entry.outcome, entry.get_outcome_display())
 
     @admin.display(description=_("error"))
     def meaning(self, entry: RefreshLog) -> str:

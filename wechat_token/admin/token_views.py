@@ -60,9 +60,7 @@ class TokenViews(_ModelAdmin):
     def url(self, request: HttpRequest, view: str, pk: int) -> str:
         """The URL of an account's view, with the filters of the list the person came from."""
         url = reverse(f"{self.admin_site.name}:{self._url_name(view)}", args=(quote(pk),))
-        return add_preserved_filters(
-            {"preserved_filters": self.get_preserved_filters(request), "opts": self.opts}, url
-        )
+        return add_preserved_filters({"preserved_filters": self.get_preserved_filters(request), "opts": self.opts}, url)
 
     # -- permissions -------------------------------------------------------------------------------
 
@@ -95,9 +93,7 @@ class TokenViews(_ModelAdmin):
         self.message_user(request, text, level)
         return HttpResponseRedirect(self.url(request, "change", account.pk))
 
-    @admin.action(
-        permissions=["refresh"], description=gettext_lazy("Refresh the tokens of the selected accounts now")
-    )
+    @admin.action(permissions=["refresh"], description=gettext_lazy("Refresh the tokens of the selected accounts now"))
     def refresh_selected(self, request: HttpRequest, queryset: QuerySet[Account]) -> None:
         most = 2 * get_settings().batch_threads  # two rounds of the pool: the browser waits for the answer
         accounts = list(queryset[: most + 1])
@@ -171,7 +167,7 @@ def _refresh_one(account: Account, *, client: str) -> tuple[int, str]:
     """Refresh and say what came of it: message level and text."""
     values = {"appid": account.appid}
     if not account.is_active:
-        return messages.ERROR, _("%(appid)s is inactive. Activate it first.") % values
+        return messages.ERROR, _("Account %(appid)s is inactive. Activate it first.") % values
     try:
         outcome = transactions.outside(partial(_refresh, account.appid, client))
     except EncryptionKeyError:
@@ -182,7 +178,7 @@ def _refresh_one(account: Account, *, client: str) -> tuple[int, str]:
     except (WeChatTokenError, DatabaseError) as exc:
         # The type only: the text of a database error may hold anything (S2).
         logger.warning("Refresh by hand failed: account=%s %s", account.appid, type(exc).__name__)
-        return messages.ERROR, _("%(appid)s could not be refreshed. The server's log has the cause.") % values
+        return messages.ERROR, _("Account %(appid)s could not be refreshed. The server's log has the cause.") % values
     now = clock.now()
     end = schedule.usable_until(outcome.token, get_settings().overlap)
     left = max((end - now).total_seconds(), 0.0) if end is not None else 0.0

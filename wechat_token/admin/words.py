@@ -93,8 +93,7 @@ def problem(token: Token) -> Problem | None:
     else:
         summary = _("No usable answer came from WeChat.")
         action = _(
-            "It is tried again by itself. If it lasts, check DNS, the firewall and any proxy on the way to "
-            "WeChat."
+            "It is tried again by itself. If it lasts, check DNS, the firewall and any proxy on the way to WeChat."
         )
     return Problem(summary, action, token.error, token.errcode, token.rid, token.egress_ip, token.failed_at)
 
@@ -133,7 +132,7 @@ def told(outcome: Outcome, appid: str, now: dt.datetime, left: float) -> tuple[i
     values = {"appid": appid, "left": duration(left)}
     match outcome.status:
         case Status.RENEWED:
-            return messages.SUCCESS, _("%(appid)s has a new token, good for %(left)s.") % values
+            return messages.SUCCESS, _("Account %(appid)s has a new token, good for %(left)s.") % values
         case Status.UNCHANGED:
             return messages.SUCCESS, _(
                 "WeChat was asked and returned the same token for %(appid)s, good for another %(left)s. "
@@ -145,23 +144,21 @@ def told(outcome: Outcome, appid: str, now: dt.datetime, left: float) -> tuple[i
             values["action"] = meaning.advise(outcome.error.egress_ip)
             if left:
                 return messages.ERROR, _(
-                    "%(appid)s could not be refreshed; the old token is good for another %(left)s. "
+                    "Account %(appid)s could not be refreshed; the old token is good for another %(left)s. "
                     "%(summary)s %(action)s"
                 ) % values
-            return messages.ERROR, _("%(appid)s could not be refreshed. %(summary)s %(action)s") % values
+            return messages.ERROR, _("Account %(appid)s could not be refreshed. %(summary)s %(action)s") % values
         case Status.LIMITED:
             values["time"] = clock_time(outcome.until) if outcome.until is not None else "–"
             return messages.WARNING, _(
-                "%(appid)s was not refreshed: today's calls are used up. The next may leave at %(time)s."
+                "Account %(appid)s was not refreshed: today's calls are used up. The next may leave at %(time)s."
             ) % values
         case Status.BUSY:
-            return messages.INFO, _("%(appid)s is being refreshed already. Reload in a few seconds.") % values
+            return messages.INFO, _("Account %(appid)s is being refreshed already. Reload in a few seconds.") % values
         case Status.SUPERSEDED:
-            return messages.INFO, _(
-                "Another refresh of %(appid)s finished first; its result counts."
-            ) % values
+            return messages.INFO, _("Another refresh of %(appid)s finished first; its result counts.") % values
         case _:
-            return messages.INFO, _("%(appid)s was refreshed a moment ago; nothing was done.") % values
+            return messages.INFO, _("Account %(appid)s was refreshed a moment ago; nothing was done.") % values
 
 
 def told_of_many(outcomes: Counter[str]) -> list[tuple[int, str]]:

@@ -1,0 +1,219 @@
+"""The admin in a real browser: an operator's way through it, under a strict content security policy."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import tempfile
+from collections.abc import Iterator
+
+import pytest
+from django.contrib.auth.models import User
+from django.middleware.clickjacking import XFrameOptionsMiddleware
+from django.test import Client
+
+from tests.conftest import APPID, SECRET, row
+from wechat_token import background
+from wechat_token.models import Account, ClientKey, Token
+
+webdriver = pytest.importorskip("selenium.webdriver", reason="selenium is not installed")
+from selenium.webdriver.chrome.service import Service  # noqa: E402  after the check that selenium is there
+from selenium.webdriver.common.by import By  # noqa: E402
+from selenium.webdriver.support.ui import WebDriverWait  # noqa: E402
+
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+DRIVER = shutil.which("chromedriver")
+
+pytestmark = [
+    pytest.mark.browser,
+    pytest.mark.skipif(not (CHROMIUM and DRIVER), reason="no chromium with chromedriver here"),
+]
+
+OPTIONS = (
+    "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
+    "--disable-component-update --disable-sync --disable-dev-shm-usage --window-size=1280,1000"
+)
+POLICY = "default-src 'self'; img-src 'self' data:; object-src 'none'; base-uri 'self'"
+
+# WCAG's contrast of an element's text with the nearest background that is painted.
+CONTRAST = """
+const parts = (color) => color.match(/[0-9.]+/g).map(Number);
+const light = (color) => {
+  const [r, g, b] = parts(color).slice(0, 3).map((c) => c / 255)
+    .map((c) => (c <= 0.03928 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4));
+  return 0.2126 * r + 0.7152 * g + 0.0722 * b;
+};
+let painted = arguments[0];
+while (parts(getComputedStyle(painted).backgroundColor)[3] === 0) painted = painted.parentElement;
+const pair = [light(getComputedStyle(arguments[0]).color), light(getComputedStyle(painted).backgroundColor)].sort();
+return (Math.max(...pair) + 0.05) / (Math.min(...pair) + 0.05);
+"""
+
+
+def with_strict_policy(process_response):
+    """No inline script or style, nothing from elsewhere. On a middleware that the running server already has."""
+
+    def process(self, request, response):
+        response.headers["Content-Security-Policy"] = POLICY
+        return process_response(self, request, response)
+
+    return process
+
+
+class Browser:
+    """A logged-in operator's browser."""
+
+    def __init__(self, driver, base: str) -> None:
+        self.driver, self.base = driver, base
+
+    def open(self, path: str) -> None:
+        self.driver.get(f"{self.base}/admin/wechat_token/{path}")
+
+    def one(self, css: str):
+        return self.driver.find_element(By.CSS_SELECTOR, css)
+
+    def all(self, css: str):
+        return self.driver.find_elements(By.CSS_SELECTOR, css)
+
+    def text(self) -> str:
+        return self.one("#content").text
+
+    def messages(self) -> list[str]:
+        return [element.text for element in self.all(".messagelist li")]
+
+    def complaints(self) -> list[str]:
+        """What the console says since it was last read: errors of scripts, and what the policy forbade."""
+        return [line["message"] for line in self.driver.get_log("browser") if line["level"] in ("WARNING", "SEVERE")]
+
+    def press(self, element) -> None:
+        """Click what leads to another page, and wait for that page."""
+        page = self.one("html")
+        element.click()
+        wait = WebDriverWait(self.driver, 10)
+        wait.until(lambda driver: driver.find_element(By.CSS_SELECTOR, "html") != page)
+        wait.until(lambda driver: driver.execute_script("return document.readyState") == "complete")
+
+    def button(self, text: str):
+        return next(element for element in self.all("button, a, input[type=submit]") if self._label(element) == text)
+
+    @staticmethod
+    def _label(element) -> str:
+        return element.text or element.get_attribute("value") or ""
+
+
+@pytest.fixture(scope="module")
+def driver() -> Iterator[object]:
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as profile:
+        options = webdriver.ChromeOptions()
+        options.binary_location = CHROMIUM
+        for option in (*OPTIONS.split(), f"--user-data-dir={profile}"):
+            options.add_argument(option)
+        options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+        chrome = webdriver.Chrome(options=options, service=Service(DRIVER))
+        yield chrome
+        chrome.quit()
+
+
+@pytest.fixture
+def browser(driver, live_server, monkeypatch, weixin) -> Browser:
+    monkeypatch.setattr(
+        XFrameOptionsMiddleware, "process_response", with_strict_policy(XFrameOptionsMiddleware.process_response)
+    )
+    # No worker here: what the operator presses is what happens.
+    monkeypatch.setattr(background, "run", lambda name, work: None)
+    weixin.add_account(APPID, SECRET)
+    client = Client()
+    client.force_login(User.objects.create_superuser("boss"))
+    driver.get(f"{live_server.url}/admin/login/")
+    driver.delete_all_cookies()
+    driver.execute_script("localStorage.clear()")
+    driver.add_cookie({"name": "sessionid", "value": client.cookies["sessionid"].value, "path": "/"})
+    driver.set_window_size(1280, 1000)
+    browser = Browser(driver, live_server.url)
+    browser.complaints()  # those of the test before
+    return browser
+
+
+def test_policy__is_in_force(browser):
+    browser.open("account/")
+    browser.driver.execute_script(
+        "document.body.append(Object.assign(document.createElement('script'), {textContent: 'window.ran = true'}))"
+    )
+    assert browser.driver.execute_script("return window.ran") is None
+    assert "Content Security Policy" in browser.complaints()[0]
+
+
+def test_operator__adds_refreshes_and_reveals(browser, weixin):
+    browser.open("account/add/")
+    browser.one("[name=appid]").send_keys(f" {APPID} ")
+    browser.one("[name=secret]").send_keys(SECRET)
+    browser.press(browser.one("[name=_continue]"))
+    assert any("being fetched now" in text for text in browser.messages())
+    assert browser.one("[name=secret]").get_attribute("value") == ""
+    assert "Not fetched yet" in browser.text()
+
+    browser.press(browser.button("Refresh now"))
+    assert browser.messages() == [f"Account {APPID} has a new token, good for 2 h 0 min."]
+    assert "Good" in browser.one(".wt-headline").text
+    token = row(Account.objects.get()).value.reveal()
+    assert weixin.is_valid(token)
+    assert token not in browser.driver.page_source
+
+    browser.press(browser.button("Show the token in clear (on record)"))
+    assert browser.one(".wt-key").text == token
+    assert browser.complaints() == []
+
+
+def test_operator__makes_and_revokes_a_key(browser):
+    browser.open("clientkey/add/")
+    browser.one("[name=name]").send_keys("crm")
+    browser.one("[name=networks]").send_keys("10.0.0.5/24")
+    browser.press(browser.one("[name=_save]"))
+    assert "Line 1: 10.0.0.5/24 lies inside a network" in browser.one(".errorlist").text
+    browser.one("[name=networks]").clear()
+    browser.press(browser.one("[name=_save]"))
+    text = browser.one(".wt-key").text
+    assert re.fullmatch(r"wxt_[0-9A-Za-z]{38}", text)
+
+    browser.press(browser.button("What this key may do"))
+    assert text not in browser.driver.page_source
+    browser.press(browser.button("Revoke this key…"))
+    assert ClientKey.objects.get().revoked_at is None
+    browser.press(browser.button("Yes, revoke"))
+    assert browser.messages() == ["1 client key was revoked."]
+    assert ClientKey.objects.get().revoked_at is not None
+    assert browser.complaints() == []
+
+
+def test_list__error_unfolds_without_script(browser):
+    Account.objects.create(appid=APPID, secret=SECRET)
+    Token.objects.update(failures=1, error_class="human", errcode=40164, egress_ip="203.0.113.7")
+    browser.open("account/")
+    folded = browser.one("details.wt-problem").size["height"]
+    browser.one("details.wt-problem summary").click()
+    assert browser.one("details.wt-problem").size["height"] > folded
+    assert "Add 203.0.113.7" in browser.one("details.wt-problem").text
+    assert browser.complaints() == []
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_pages__readable_in_every_theme(browser, theme):
+    account = Account.objects.create(appid=APPID, secret=SECRET)
+    Token.objects.update(failures=1, error_class="human", errcode=40001, error="x", rid="65f1-rid")
+    browser.driver.execute_script("localStorage.setItem('theme', arguments[0])", theme)
+    browser.open(f"account/{account.pk}/change/")
+    assert browser.one("html").get_attribute("data-theme") == theme
+    texts = browser.all(".wt-headline, .wt-notice p, .wt-notice code, .wt-facts dt, .wt-facts dd, .wt-buttons .button")
+    ratios = {element.text: browser.driver.execute_script(CONTRAST, element) for element in texts}
+    assert len(ratios) > 8
+    assert {text: ratio for text, ratio in ratios.items() if ratio < 4.5} == {}
+
+
+@pytest.mark.parametrize("path", ["account/", "account/{pk}/change/", "refreshlog/", "clientkey/", "clientkey/add/"])
+def test_pages__fit_a_narrow_screen(browser, path):
+    account = Account.objects.create(appid=APPID, secret=SECRET)
+    Token.objects.update(failures=1, error_class="human", errcode=40164, egress_ip="203.0.113.7")
+    browser.driver.set_window_size(500, 900)
+    browser.open(path.format(pk=account.pk))
+    width, room = browser.driver.execute_script("return [document.documentElement.scrollWidth, innerWidth]")
+    assert width <= room
