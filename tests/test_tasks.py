@@ -49,10 +49,7 @@ def test_refresh_due_tokens__many_in_threads(weixin, settings):
     for number in range(12):
         weixin.add_account(f"wxmany{number:010}", "s")
         Account.objects.create(appid=f"wxmany{number:010}", secret="s")
-    done = tasks.refresh_due_tokens()
-    assert done.get("renewed", 0) + done.get("error", 0) == 12
-    while tasks.refresh_due_tokens():  # in-memory SQLite locks tables between threads: what was hit is due again
-        pass
+    assert tasks.refresh_due_tokens() == {"renewed": 12}
     assert {weixin.issued(f"wxmany{number:010}") for number in range(12)} == {1}
 
 

@@ -8,8 +8,6 @@ import threading
 from collections.abc import Callable, Hashable
 from concurrent.futures import ThreadPoolExecutor
 
-from django.db import connections
-
 from . import transactions
 
 logger = logging.getLogger("wechat_token")
@@ -24,10 +22,10 @@ _running: set[Hashable] = set()
 def run(name: Hashable, work: Callable[[], object]) -> None:
     """Run ``work`` soon in another thread, unless work of this name is under way here. Failures are logged.
 
-    In a Django test case it runs at once in this thread: no other thread would see the test's rows.
+    In tests it may run at once in this thread: no other thread would see the rows of a Django test case.
     """
     global _pool
-    if transactions.in_test_case():
+    if transactions.is_bound_to_this_thread():
         _guarded(name, work)
         return
     with _lock:
@@ -47,7 +45,7 @@ def _in_thread(name: Hashable, work: Callable[[], object]) -> None:
     try:
         _guarded(name, work)
     finally:
-        connections.close_all()
+        transactions.close_connections()
         _done(name)
 
 

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from queue import Empty, SimpleQueue
 
-from django.db import DatabaseError, connections
+from django.db import DatabaseError
 
 from . import clock, transactions
 from .conf import get_settings
@@ -40,7 +40,7 @@ def refresh_each(token_ids: Iterable[int], *, reason: Reason, client: str = "") 
             logger.warning("Refreshing token %d failed: %s", token_id, type(exc).__name__)
             return "error"
 
-    if len(ids) <= 1 or transactions.in_test_case():
+    if len(ids) <= 1 or transactions.is_bound_to_this_thread():
         return Counter(map(one, ids))
 
     waiting: SimpleQueue[int] = SimpleQueue()
@@ -55,7 +55,7 @@ def refresh_each(token_ids: Iterable[int], *, reason: Reason, client: str = "") 
         except Empty:
             return outcomes
         finally:
-            connections.close_all()
+            transactions.close_connections()
 
     threads = min(get_settings().batch_threads, len(ids))
     with ThreadPoolExecutor(threads, thread_name_prefix="wechat_token-batch") as pool:

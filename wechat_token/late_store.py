@@ -14,9 +14,9 @@ import random
 import threading
 from functools import partial
 
-from django.db import OperationalError, connections
+from django.db import OperationalError
 
-from . import clock, schedule, shelf
+from . import clock, schedule, shelf, transactions
 from .conf import get_settings
 from .exceptions import UpstreamError
 from .models import Token
@@ -96,4 +96,4 @@ def _store(before: Token, written: Fields) -> None:
                 shelf.forget((before.account.appid, before.kind))
             return
     finally:
-        connections.close_all()
+        transactions.close_connections()

@@ -69,7 +69,7 @@ def in_thread(work: Callable[[], T]) -> T:
         except BaseException as exc:
             error.append(exc)
         finally:
-            connections.close_all()
+            close_connections()
 
     thread = threading.Thread(target=run, name="wechat_token-outside")
     thread.start()
@@ -77,6 +77,15 @@ def in_thread(work: Callable[[], T]) -> T:
     if error:
         raise error[0]
     return result[0]
+
+
+def close_connections() -> None:
+    """Close what this thread opened, before it ends. Django itself leaves in-memory SQLite databases open."""
+    for conn in connections.all(initialized_only=True):
+        conn.close()
+        if conn.vendor == "sqlite" and conn.connection is not None:
+            conn.connection.close()
+            conn.connection = None
 
 
 _borrowed = threading.local()
@@ -96,13 +105,18 @@ def _do_not_queue_behind_the_caller() -> None:
 
 
 def no_second_connection() -> bool:
-    """Whether the caller sits in a transaction on in-memory SQLite.
+    """Whether the caller sits in a transaction on in-memory SQLite, whose second connections meet table locks."""
+    return _is_in_memory() and caller_holds_transaction()
 
-    One process, usually a test: a second connection would meet table locks instead of a second view.
-    """
+
+def is_bound_to_this_thread() -> bool:
+    """Whether work has to stay on this thread: a test case's rows, or in-memory SQLite. Both mean tests."""
+    return _is_in_memory() or in_test_case()
+
+
+def _is_in_memory() -> bool:
     conn = connection()
-    in_memory = conn.vendor == "sqlite" and getattr(conn, "is_in_memory_db", lambda: False)()
-    return in_memory and caller_holds_transaction()
+    return conn.vendor == "sqlite" and getattr(conn, "is_in_memory_db", lambda: False)()
 
 
 def caller_holds_write_lock() -> bool:
