@@ -14,9 +14,7 @@ from wechat_token.exceptions import ConfigurationError
 BEAT = "wechat_token.refresh_due_tokens"
 REDIS = {"BACKEND": "django.core.cache.backends.redis.RedisCache", "LOCATION": "redis://127.0.0.1"}
 SQLITE = {"ENGINE": "django.db.backends.sqlite3", "NAME": "db.sqlite3"}
-KEY_COMMAND = (
-    "Make one with: python -c 'from cryptography.fernet import Fernet; print(Fernet.generate_key().decode())'"
-)
+KEY_COMMAND = "Make one with: python -c 'from cryptography.fernet import Fernet; print(Fernet.generate_key().decode())'"
 
 
 @pytest.fixture
@@ -28,18 +26,14 @@ def configure(settings):
 
 
 def run(*, deploy=False, databases=None):
-    return django_checks.run_checks(
-        tags=["wechat_token"], include_deployment_checks=deploy, databases=databases
-    )
+    return django_checks.run_checks(tags=["wechat_token"], include_deployment_checks=deploy, databases=databases)
 
 
 def test_checks__example_project_has_no_complaint():
     assert run() == []
 
 
-@pytest.mark.parametrize(
-    "setting", [None, {"OVERLAP": "x"}, {"CACHE_ALIAS": "nope"}, {"ENCRYPTION_KEYS": ["x"]}]
-)
+@pytest.mark.parametrize("setting", [None, {"OVERLAP": "x"}, {"CACHE_ALIAS": "nope"}, {"ENCRYPTION_KEYS": ["x"]}])
 def test_checks__a_wrong_setting_is_said_once_and_breaks_no_other_check(settings, setting):
     settings.WECHAT_TOKEN = setting
     assert {message.id for message in run(deploy=True)} - {"wechat_token.W004", "wechat_token.W007"} == {
@@ -78,9 +72,7 @@ def test_check_setting_values__each_problem_is_a_message(configure):
 
 def test_check_setting_values__not_a_dict(settings):
     settings.WECHAT_TOKEN = ["OVERLAP"]
-    assert checks.check_setting_values() == [
-        Error("WECHAT_TOKEN must be a dict, not list.", id="wechat_token.E002")
-    ]
+    assert checks.check_setting_values() == [Error("WECHAT_TOKEN must be a dict, not list.", id="wechat_token.E002")]
 
 
 def test_check_setting_values__no_fernet_key(configure):
@@ -234,8 +226,7 @@ def test_check_periodic_task__disabled(db):
     PeriodicTask.objects.filter(task=BEAT).update(enabled=False)
     assert checks.check_periodic_task(databases=["default"]) == [
         Warning(
-            "The periodic task that starts wechat_token.refresh_due_tokens is disabled: "
-            "nothing renews tokens in time.",
+            "The periodic task that starts wechat_token.refresh_due_tokens is disabled: nothing renews tokens in time.",
             hint="Enable it in the admin under Periodic tasks.",
             id="wechat_token.W006",
         )
@@ -344,7 +335,7 @@ def test_check_redis_timeout__missing(settings, cache):
     assert checks.check_redis_timeout() == [
         Warning(
             "The Redis cache 'default' has no socket_timeout.",
-            hint="While Redis hangs, reading a token hangs with it, for 5 seconds or, before redis-py 8, "
+            hint="While Redis hangs, each read hangs with it, for 5 seconds or, before redis-py 8, "
             "for ever. Set CACHES['default']['OPTIONS'] to "
             "{'socket_timeout': 0.5, 'socket_connect_timeout': 0.5}.",
             id="wechat_token.W011",

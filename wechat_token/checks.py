@@ -73,9 +73,7 @@ def check_setting_values(app_configs: Any = None, **kwargs: Any) -> list[CheckMe
             )
         )
     if settings.ca_bundle is not None and not Path(settings.ca_bundle).exists():
-        messages.append(
-            unusable_value(f"WECHAT_TOKEN['CA_BUNDLE']: there is no file {settings.ca_bundle!r}.")
-        )
+        messages.append(unusable_value(f"WECHAT_TOKEN['CA_BUNDLE']: there is no file {settings.ca_bundle!r}."))
     return messages
 
 
@@ -233,7 +231,7 @@ def check_redis_timeout(app_configs: Any = None, **kwargs: Any) -> list[CheckMes
 def redis_timeout_missing(alias: str) -> CheckMessage:
     return checks.Warning(
         f"The Redis cache {alias!r} has no socket_timeout.",
-        hint="While Redis hangs, reading a token hangs with it, for 5 seconds or, before redis-py 8, for ever. "
+        hint="While Redis hangs, each read hangs with it, for 5 seconds or, before redis-py 8, for ever. "
         f"Set CACHES[{alias!r}]['OPTIONS'] to {{'socket_timeout': 0.5, 'socket_connect_timeout': 0.5}}.",
         id="wechat_token.W011",
     )

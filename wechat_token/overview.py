@@ -39,6 +39,8 @@ class Line:
 
     @property
     def needs_somebody(self) -> bool:
+        if self.report.state is State.WAITING and self.token.due_at is not None:  # just added: give the worker time
+            return self.now > self.token.due_at + schedule.seconds(states.OVERDUE_AFTER)
         return self.report.state in NEEDS_SOMEBODY
 
     @property
@@ -49,7 +51,7 @@ class Line:
     @property
     def action(self) -> str:
         """What a person should do, '' if nothing."""
-        if self.report.state in (State.WAITING, State.OVERDUE):
+        if self.needs_somebody and self.report.state in (State.WAITING, State.OVERDUE):
             return _("Start the Celery worker and beat; manage.py wechat_token doctor tells what is missing.")
         return str(self.report.action)
 
@@ -153,6 +155,8 @@ def _due(due_at: dt.datetime | None, now: dt.datetime) -> str:
     if due_at is None:
         return _("never")
     left = (due_at - now).total_seconds()
+    if abs(left) < 1:
+        return _("now")
     text = _("in %(time)s") if left >= 0 else _("%(time)s ago")
     return text % {"time": duration(abs(left))}
 

@@ -24,7 +24,7 @@ Row = TypeVar("Row", Account, Token)
 
 @dataclass(slots=True)
 class Tally:
-    """How many stored secrets the first key wrote, how many an older one; and whose cannot be read."""
+    """How many stored secrets the first key wrote, how many an older one; and which cannot be read."""
 
     current: int = 0
     older: int = 0
@@ -48,7 +48,7 @@ def rotate(progress: Callable[[Tally], None]) -> Tally:
 def _go_through(*, write: bool, progress: Callable[[Tally], None]) -> Tally:
     tally = Tally()
     for batch in _batches():
-        for row in batch:
+        for row in filter(_stored, batch):
             try:
                 if _is_current(row) or not (_rewrite(row) if write else _read(row)):
                     tally.current += 1
@@ -80,8 +80,7 @@ def _stored(row: Account | Token) -> StoredSecret:
 
 
 def _is_current(row: Account | Token) -> bool:
-    stored = _stored(row)
-    return not stored or encryption.written_with_first_key(stored.ciphertext)
+    return encryption.written_with_first_key(_stored(row).ciphertext)
 
 
 def _read(row: Account | Token) -> bool:
@@ -91,7 +90,7 @@ def _read(row: Account | Token) -> bool:
 
 def _rewrite(row: Account | Token) -> bool:
     """Whether the row was rewritten; not if it was deleted, or written with the first key, in the meantime."""
-    while not _is_current(row):
+    while _stored(row) and not _is_current(row):
         renewed = encryption.rotate(_stored(row))
         if _store(row, renewed):
             return True

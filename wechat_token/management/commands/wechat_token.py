@@ -73,15 +73,16 @@ class Command(BaseCommand):
 
     def handle(self, *args: Any, subcommand: str, **options: Any) -> None:
         """Raises ``CommandError`` with one line that says what to do; its return code is 1, or 2 for wrong usage."""
-        work: Callable[..., None] = {
+        subcommands: dict[str, Callable[..., None]] = {
             "status": self.status,
             "add-account": self.add_account,
             "refresh": self.refresh,
             "add-key": self.add_key,
             "doctor": self.doctor,
             "rotate-encryption": self.rotate_encryption,
-        }[subcommand]
-        if work != self.doctor:
+        }
+        work = subcommands[subcommand]
+        if subcommand != "doctor":
             _refuse_broken_settings()
         try:
             work(**options)
@@ -119,12 +120,10 @@ class Command(BaseCommand):
             raise CommandError(_one_line(error), returncode=USAGE) from None
         except IntegrityError:  # added by somebody else while the secret was typed
             raise CommandError(_account_exists(), returncode=USAGE) from None
-        self.stdout.write(
-            _(
-                "Added %(account)s. The worker fetches its token; to do it here: manage.py wechat_token refresh %(appid)s"
-            )
-            % {"account": account, "appid": account.appid}
+        text = _(
+            "Added %(account)s. The worker fetches its token; or do it here: manage.py wechat_token refresh %(appid)s"
         )
+        self.stdout.write(text % {"account": account, "appid": account.appid})
 
     def refresh(self, *, appids: list[str], **options: Any) -> None:
         failed = 0
