@@ -87,6 +87,8 @@ def flush() -> None:
     with _lock:
         asked, _asked = _asked, {}
         last_used, _last_used = _last_used, {}
+    if not asked:
+        return
     today = schedule.beijing_day(clock.now())
     try:
         _write_usage(asked)

@@ -126,9 +126,7 @@ def _see(tokens: TokenQuerySet, *, listed: int) -> _Look:
     if dead and not seen["usable"]:
         status = "down"
     rows = tokens.select_related("account").defer("value", "account__secret").order_by("account__appid")
-    return _Look(
-        status, tuple(_described(token, now) for token in rows[:listed]), seen["total"], seen["until"]
-    )
+    return _Look(status, tuple(_described(token, now) for token in rows[:listed]), seen["total"], seen["until"])
 
 
 def _usable(now: dt.datetime) -> Q:

@@ -59,9 +59,7 @@ TOKEN_UNAVAILABLE = Problem(
     "token_unavailable", 503, "There is no usable token now. 'class' and 'errcode' say why.",
     -1, "system error",
 )  # fmt: skip
-SERVICE_UNAVAILABLE = Problem(
-    "service_unavailable", 503, "The service cannot read its tokens now.", -1, "system error"
-)
+SERVICE_UNAVAILABLE = Problem("service_unavailable", 503, "The service cannot read its tokens now.", -1, "system error")
 INTERNAL_ERROR = Problem("internal_error", 500, "The service failed; its log says where.", -1, "system error")
 METHOD_NOT_ALLOWED = Problem(
     "method_not_allowed", 405, "This address does not take this method.", 43001, "require GET method"

@@ -1,0 +1,161 @@
+"""Health: one word for load balancers, the state of its accounts for whoever has a key."""
+
+from __future__ import annotations
+
+import pytest
+from django.db import OperationalError
+from django.test import Client
+
+from tests.api.conftest import PREFIX, Caller
+from tests.conftest import row
+from wechat_token import schedule
+from wechat_token.api import health
+from wechat_token.keys import generate, make_key
+from wechat_token.models import ClientKey, Token
+from wechat_token.sandbox import Fault
+
+PATH = f"{PREFIX}/health"
+
+
+def ask(**headers):
+    response = Client().get(PATH, **headers)
+    return response.status_code, response.json()
+
+
+def detail(caller):
+    return caller.http.get(PATH, headers=caller.auth).json()
+
+
+def test_health__of_an_empty_site_is_ok(db):
+    assert ask() == (200, {"status": "ok"})
+
+
+def test_health__of_an_account_nobody_asked_for_yet_is_ok(account):
+    Token.objects.update(version=0, failures=0)
+    assert ask() == (200, {"status": "ok"})
+
+
+def test_health__of_a_good_account_says_one_word_without_a_key(caller):
+    caller.read()
+    assert ask() == (200, {"status": "ok"})
+
+
+def test_health__without_any_usable_token_is_down(caller, weixin):
+    weixin.inject(Fault("error", errcode=40125), times=9)
+    caller.read()
+    assert ask() == (503, {"status": "down"})
+
+
+def test_health__with_one_account_of_two_dead_is_degraded(caller, weixin, account):
+    caller.read()
+    weixin.add_account("wxother", "right")
+    other = type(account).objects.create(appid="wxother", secret="wrong")
+    Caller(make_key("other", accounts=[other])[1], "wxother").read()
+    assert ask() == (200, {"status": "degraded"})
+
+
+def test_health__with_a_renewal_that_fails_is_degraded(caller):
+    caller.read()
+    Token.objects.update(failures=3, error_class="transient")
+    assert ask() == (200, {"status": "degraded"})
+
+
+def test_health__with_a_key_lists_the_accounts_of_this_key_only(caller, account, weixin):
+    type(account).objects.create(appid="wxother", secret="x")
+    caller.read()
+    body = detail(caller)
+    assert body["status"] == "ok"
+    assert body["total"] == 1
+    assert [(a["appid"], a["state"], a["errcode"]) for a in body["accounts"]] == [(account.appid, "good", None)]
+
+
+def test_health__of_a_key_for_all_lists_all(account):
+    type(account).objects.create(appid="wxother", secret="x")
+    assert detail(Caller(make_key("monitor", all_accounts=True)[1], ""))["total"] == 2
+
+
+def test_health__names_the_cause_of_a_dead_account(caller, weixin):
+    weixin.inject(Fault("error", errcode=40164), times=9)
+    caller.read()
+    (found,) = detail(caller)["accounts"]
+    assert (found["state"], found["error_class"], found["errcode"]) == ("dead", "human", 40164)
+
+
+def test_health__does_not_show_inactive_accounts(caller, account):
+    account.is_active = False
+    account.save()
+    assert detail(caller)["accounts"] == []
+
+
+def test_health__refuses_a_wrong_key(db):
+    assert Client().get(PATH, headers={"Authorization": f"Bearer {generate().reveal()}"}).status_code == 401
+
+
+def test_health__reads_no_secret(caller, django_assert_num_queries):
+    caller.read()
+    with django_assert_num_queries(3) as queries:  # keys, counts, rows
+        detail(caller)
+    assert not [query for query in queries.captured_queries if '"value"' in query["sql"] or '"secret"' in query["sql"]]
+
+
+@pytest.mark.parametrize("passed", [0, 100, 301, 7000, 7300])
+@pytest.mark.parametrize("doubt", [False, True])
+@pytest.mark.parametrize("rejected", [False, True])
+def test_health__counts_as_usable_what_is_served(caller, account, time, passed, doubt, rejected):
+    caller.read()
+    token = row(account)
+    Token.objects.update(
+        unanswered_since=time.now() if doubt else None, rejected_version=token.version if rejected else 0
+    )
+    time.pass_(passed)
+    usable = schedule.is_usable(row(account), time.now(), 300)
+    assert health._see(health._tokens(), listed=0).status == ("ok" if usable else "down")
+
+
+# -- as a running process, outside of a test's transaction ------------------------------------------
+
+
+@pytest.mark.django_db(transaction=True)
+def test_health__asked_without_pause_looks_once_a_second(time, django_assert_num_queries):
+    with django_assert_num_queries(1):
+        for _ in range(50):
+            ask()
+    time.pass_(1)
+    with django_assert_num_queries(1):
+        ask()
+
+
+@pytest.mark.django_db(transaction=True)
+def test_health__with_the_database_down_lives_on_what_was_seen(time, weixin, monkeypatch):
+    caller = _caller(weixin)
+    caller.read()
+    assert ask() == (200, {"status": "ok"})
+    assert detail(caller)["database"] == "ok"
+    monkeypatch.setattr(health, "_see", _down)
+    time.pass_(6)
+    assert ask() == (200, {"status": "degraded"})
+    assert detail(caller) == {"status": "degraded", "database": "unreachable", "total": 1, "accounts": []}
+    time.pass_(7200)
+    assert ask() == (503, {"status": "down"})
+
+
+def _down(*args, **kwargs):
+    raise OperationalError
+
+
+def _caller(weixin):
+    from wechat_token.models import Account
+
+    weixin.add_account("wxlive", "secret")
+    account = Account.objects.create(appid="wxlive", secret="secret")
+    return Caller(make_key("live", accounts=[account])[1], account.appid)
+
+
+@pytest.mark.django_db(transaction=True)
+def test_health__keeps_a_bounded_number_of_looks(time, monkeypatch):
+    monkeypatch.setattr(health, "SCOPES_KEPT", 3)
+    for number in range(10):
+        _key, plain = make_key(f"k{number}")
+        detail(Caller(plain, ""))
+    assert len(health._looks) <= 3
+    assert ClientKey.objects.count() == 10
