@@ -178,7 +178,7 @@ class Command(BaseCommand):
             raise CommandError(text % {"count": problems}, returncode=UNHEALTHY)
 
     def rotate_encryption(self, **options: Any) -> None:
-        tally = rotation.rotate(lambda tally: self._note(_("%(count)d stored secrets seen …") % {"count": tally.seen}))
+        tally = rotation.rotate(lambda tally: self._note(_("Stored secrets seen: %(count)d") % {"count": tally.seen}))
         self.stdout.write(
             _("%(older)d rewritten, %(current)d had the first key already, %(unreadable)d unreadable.")
             % {"older": tally.older, "current": tally.current, "unreadable": len(tally.unreadable)}
