@@ -10,6 +10,7 @@ from wechat_token import clock, get_access_token, refresh, shelf, signals
 from wechat_token.exceptions import ErrorClass, TokenUnavailable
 from wechat_token.models import Account, RefreshLog, Token
 from wechat_token.platforms import official_account
+from wechat_token.redaction import Secret
 from wechat_token.refresh import Status
 from wechat_token.refresh import refresh as run_refresh
 from wechat_token.sandbox import Fault
@@ -160,6 +161,66 @@ def test_refresh__a_late_answer_never_overwrites_a_newer_token(classic, weixin, 
     assert weixin.is_valid(after.value.reveal())
     assert after.unanswered_since is not None  # which of the two reached WeChat last is unknown
     assert after.due_at - time.now() <= seconds(25)
+
+
+def stand_still_after_the_claim(monkeypatch, time, meanwhile=lambda: None):
+    """As a process does that is stopped, or whose machine is suspended, between its intent and its request."""
+    persist = refresh.persist
+
+    def slow(step, *, patience):
+        done = persist(step, patience=patience)
+        monkeypatch.setattr(refresh, "persist", persist)
+        time.pass_(60)
+        meanwhile()
+        return done
+
+    monkeypatch.setattr(refresh, "persist", slow)
+
+
+def test_refresh__held_up_after_the_claim_sends_nothing(classic, weixin, time, monkeypatch):
+    """Its request would reach WeChat when the lease is over, and displace what somebody else has fetched by then."""
+    get_access_token(APPID)
+    make_due(classic, time)
+    stand_still_after_the_claim(monkeypatch, time)
+    outcome = renew(classic)
+    assert outcome.status is Status.FAILED
+    assert not outcome.error.may_have_issued
+    assert weixin.issued(APPID) == 1
+    assert row(classic).unanswered_since is None
+
+
+def test_refresh__held_up_and_overtaken_asks_for_no_repair(classic, weixin, time, monkeypatch):
+    get_access_token(APPID)
+    make_due(classic, time)
+    stand_still_after_the_claim(monkeypatch, time, meanwhile=lambda: renew(classic))
+    assert renew(classic).status is Status.SUPERSEDED
+    after = row(classic)
+    assert (after.version, after.lost_at, weixin.issued(APPID)) == (2, None, 2)
+    assert weixin.is_valid(after.value.reveal())
+
+
+def test_refresh__overtaken_forced_refresh_asks_for_a_repair(account, weixin, time, monkeypatch):
+    """A forced refresh displaces on the stable endpoint too."""
+    token = get_access_token(APPID)
+    time.pass_(600)
+    weixin.kill_token(APPID, stuck=True)
+    fetch = official_account.OfficialAccountAccessToken.fetch
+
+    def paused(self, account, *, forced):
+        issued = fetch(self, account, forced=forced)
+        if forced:
+            monkeypatch.undo()
+            monkeypatch.setattr(clock, "now", time.now)
+            monkeypatch.setattr(clock, "monotonic", time.monotonic)
+            time.pass_(60)
+            assert renew(account).status is Status.RENEWED
+        return issued
+
+    monkeypatch.setattr(official_account.OfficialAccountAccessToken, "fetch", paused)
+    token_id = row(account).pk
+    outcome = run_refresh(token_id, reason=Reason.COMPLAINT, stale=Secret(token))
+    assert outcome.status is Status.SUPERSEDED
+    assert row(account).due_at - time.now() <= seconds(25)
 
 
 def test_refresh__edited_account_fences_off_the_old_credentials(account, weixin, monkeypatch):

@@ -134,6 +134,8 @@ class _Run:
     source: CredentialSource = field(init=False)
     before: Token = field(init=False)  # the row as it was before the intent of the latest request
     started: float = field(default_factory=clock.monotonic)
+    leased_at: float = 0.0  # monotonic, just before the latest write that begins or extends our lease
+    forced: bool = False  # whether the latest request we declared is a forced one
     due_before: dt.datetime | None = None
 
     def __post_init__(self) -> None:
@@ -151,6 +153,7 @@ class _Run:
 
     def claim(self, now: dt.datetime, *, complaint: bool) -> bool:
         """Take the lease, in the same UPDATE as the intent (R2); a complaint's first call only probes."""
+        self.leased_at = clock.monotonic()
         fields = schedule.claim(self.token, now, owner=self.owner, lease=self.lease)
         if complaint:
             fields |= schedule.complaint_spent(self.token, now)
@@ -167,8 +170,11 @@ class _Run:
     def declare(self, *, forced: bool, **also: object) -> bool:
         """Write the intent of a further request under the lease we hold. False: we have been overtaken."""
         self.before = copy.copy(self.token)
+        self.leased_at = clock.monotonic()
         fields = self._intent(clock.now(), forced=forced) | also
-        return persist(lambda: write(self.token, fields, owner=self.owner), patience=CLAIM_PATIENCE)
+        declared = persist(lambda: write(self.token, fields, owner=self.owner), patience=CLAIM_PATIENCE)
+        self.forced = declared and forced
+        return declared
 
     # -- fetch -------------------------------------------------------------------------------------
 
@@ -218,10 +224,24 @@ class _Run:
         return self.store_success(issued, same=same)
 
     def _fetch(self, *, forced: bool) -> Issued | UpstreamError:
+        held_up = self._held_up()
+        if held_up > get_settings().lease_margin:
+            # This process stood still since it wrote its intent. What it sent now could arrive after the lease, when
+            # somebody else has a newer token, and displace that one unnoticed (R2).
+            return TransportError(
+                f"Held up for {held_up:.0f} s before the request, which was not sent.", may_have_issued=False
+            )
         try:
             return self.source.fetch(self.token.account, forced=forced)
         except UpstreamError as exc:
             return exc
+
+    def _held_up(self) -> float:
+        """Seconds since our lease was written, by the clock that says more: a suspended machine stops one of them."""
+        by_lease = 0.0
+        if self.token.lease_until is not None:
+            by_lease = (clock.now() - self.token.lease_until).total_seconds() + self.lease
+        return max(clock.monotonic() - self.leased_at, by_lease)
 
     def _is_held(self, issued: Issued) -> bool:
         return bool(self.token.version) and _same(self.token.value, issued.value)
@@ -271,7 +291,7 @@ class _Run:
 
         alerted_before = self.token.alerted_at
         if not self._store(fields):
-            return self.superseded()
+            return self.superseded(may_have_issued=failure.may_have_issued)
         self._publish()
         lost = displaces and failure.may_have_issued
         self._log(
@@ -295,11 +315,11 @@ class _Run:
 
         return persist(attempt, patience=self.lease)
 
-    def superseded(self) -> Outcome:
+    def superseded(self, *, may_have_issued: bool = True) -> Outcome:
         """Somebody took the lease from us. If our request displaces, one of the two tokens is dead: repair (R2)."""
         sent_at = self.token.sent_at
         fresh = load(self.token.pk)
-        if self.displaces() and sent_at is not None:
+        if may_have_issued and self.displaces(forced=self.forced) and sent_at is not None:
             while not write(
                 fresh, schedule.overtaken(fresh, sent_at, clock.now(), lease=self.lease)
             ):  # pragma: no branch
