@@ -10,7 +10,7 @@ from django.contrib.auth.models import Group
 from django.db import connection, transaction
 
 from tests.conftest import APPID, SECRET
-from wechat_token import get_access_token, shelf
+from wechat_token import get_access_token, shelf, transactions
 from wechat_token.models import Account, Token
 from wechat_token.sandbox.testing import fake_wechat
 
@@ -65,7 +65,7 @@ def test_get_access_token__threads_fetch_once(sandbox):
     def read():
         start.wait()
         got.append(get_access_token(APPID))
-        connection.close()
+        transactions.close_connections()
 
     threads = [threading.Thread(target=read) for _ in range(8)]
     for thread in threads:
