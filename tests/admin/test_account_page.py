@@ -1,0 +1,102 @@
+"""The panel with the token's state, and pages under other sites and languages."""
+
+from __future__ import annotations
+
+import datetime as dt
+import sys
+
+import pytest
+from django.contrib import admin
+from django.contrib.auth.models import Permission, User
+from django.urls import clear_url_caches, include, path, reverse
+
+from tests.admin.pages import (
+    KEYS,
+    LIST,
+    LOG,
+    page,
+    url,
+)
+from tests.conftest import START, row
+from wechat_token.admin import AccountAdmin, ClientKeyAdmin, RefreshLogAdmin
+from wechat_token.models import Account, ClientKey, RefreshLog, Token
+
+ops_site = admin.AdminSite(name="ops")
+ops_site.register(Account, AccountAdmin)
+ops_site.register(ClientKey, ClientKeyAdmin)
+ops_site.register(RefreshLog, RefreshLogAdmin)
+urlpatterns = [path("ops/", ops_site.urls), path("i18n/", include("django.conf.urls.i18n"))]
+
+
+def test_panel__shows_the_state_and_never_the_value(boss, account, weixin):
+    boss.post(url("refresh", account))
+    html = page(boss.get(url("change", account)))
+    assert "******** (version 1)" in html
+    assert row(account).value.reveal() not in html
+    assert "stable: 1 of 500,000" in html
+
+
+def test_panel__failure_with_rid_and_address(boss, account):
+    Token.objects.update(
+        failures=1, error_class="human", errcode=40164, egress_ip="203.0.113.7", rid="65f1-rid", failed_at=START
+    )
+    html = page(boss.get(url("change", account)))
+    assert "<code>203.0.113.7</code>" in html
+    assert "<code>65f1-rid</code>" in html
+
+
+def test_panel__ten_latest_log_rows_for_those_who_may_see_the_log(staff, account):
+    for minute in range(12):
+        RefreshLog.objects.create(
+            account=account, kind="access_token", at=START + dt.timedelta(minutes=minute), reason="schedule",
+            endpoint="stable", outcome="renewed", duration_ms=1,
+        )  # fmt: skip
+    client = staff("view_account", "view_refreshlog")
+    response = client.get(url("change", account))
+    assert len(response.context["panel"].log) == 10
+    assert client.get(response.context["log_url"]).context["cl"].result_count == 12
+    User.objects.get(username="staff").user_permissions.remove(Permission.objects.get(codename="view_refreshlog"))
+    assert "account__id__exact" not in page(client.get(url("change", account)))
+
+
+@pytest.mark.parametrize(
+    ("permissions", "buttons"),
+    [((), set()), (("refresh_token",), {"refresh"}), (("reveal_token",), {"reveal"})],
+)
+def test_panel__buttons_by_permission(staff, account, permissions, buttons):
+    Token.objects.update(version=1)
+    html = page(staff("view_account", *permissions).get(url("change", account)))
+    assert {view for view in ("refresh", "reveal") if url(view, account) in html} == buttons
+
+
+@pytest.mark.parametrize("language", ["en", "zh-hans"])
+def test_pages__render_in_both_languages(boss, account, language):
+    boss.cookies["django_language"] = language
+    for address in (reverse(LIST), url("change", account), reverse(KEYS), reverse(LOG)):
+        response = boss.get(address)
+        assert response.status_code == 200
+        assert response.headers["Content-Language"] == language
+
+
+@pytest.mark.urls(__name__)
+def test_panel__on_a_site_without_the_log(boss, account, monkeypatch):
+    monkeypatch.delitem(ops_site._registry, RefreshLog)
+    monkeypatch.setattr(sys.modules[__name__], "urlpatterns", [path("ops/", ops_site.urls)])
+    clear_url_caches()
+    response = boss.get(reverse("ops:wechat_token_account_change", args=[account.pk]))
+    assert response.status_code == 200
+    assert response.context["log_url"] == ""
+
+
+@pytest.mark.urls(__name__)
+def test_pages__work_under_another_admin_site(boss, account):
+    response = boss.post(reverse("ops:wechat_token_account_refresh", args=[account.pk]), follow=True)
+    assert response.status_code == 200
+    html = page(response)
+    assert reverse("ops:wechat_token_account_refresh", args=[account.pk]) in html
+    assert reverse("ops:wechat_token_refreshlog_changelist") in html
+    assert 'href="/admin' not in html
+    created = boss.post(reverse("ops:wechat_token_clientkey_add"), {"name": "crm"})
+    assert reverse("ops:wechat_token_clientkey_changelist") in page(created)
+    revealed = boss.post(reverse("ops:wechat_token_account_reveal", args=[account.pk]))
+    assert row(account).value.reveal() in page(revealed)
