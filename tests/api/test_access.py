@@ -171,6 +171,12 @@ def test_failures__count_by_address(account):
     assert stranger.read(REMOTE_ADDR="192.0.2.2").status_code == 401
 
 
+def test_failures__without_any_key_are_no_guesses(account):
+    path = f"{PREFIX}/accounts/{account.appid}/access_token"
+    assert {Client().get(path).status_code for _ in range(20)} == {401}
+    assert Caller(generate(), account.appid).read().status_code == 401
+
+
 def test_failures__are_logged_once_a_minute_without_the_key(account, time, caplog):
     stranger = Caller(generate(), account.appid)
     for _ in range(20):

@@ -40,21 +40,22 @@ def authenticate(request: HttpRequest, presented: Secret) -> Grant:
     address = client_address(request, get_settings().trusted_proxies)
     grant = keyring.find(presented.reveal())
     if grant is None:
-        raise _failed(address, _described(presented))
+        raise _failed(address, _described(presented), guess=bool(presented))
     if not grant.admits(address):
         usage.count(grant.key_id, "", refusals=1)
         raise _failed(address, f"{grant.prefix}… ({grant.name}), outside its networks")
     return grant
 
 
-def _failed(address: Address | None, what: str) -> Refusal:
-    count = _failures.hit(neighbourhood(address), clock.monotonic())
+def _failed(address: Address | None, what: str, *, guess: bool = True) -> Refusal:
+    """A request without any key is no guess: it is logged like one, but never costs the address a 429."""
+    count = _failures.hit((neighbourhood(address), guess), clock.monotonic())
     if count.number == 1:  # once a minute, however many there are
         logger.warning(
             "Refused client key %s from %s. Attempts from there in the minute before: %d.",
             what, address or "an unknown address", count.before,
         )  # fmt: skip
-    if count.number > get_settings().failures_per_minute:
+    if guess and count.number > get_settings().failures_per_minute:
         return Refusal(TOO_MANY_FAILURES, count.seconds_left)
     return Refusal(INVALID_KEY)
 

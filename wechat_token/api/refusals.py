@@ -37,7 +37,7 @@ INVALID_KEY = Problem(
     40001, "invalid credential, secret must be a client key that is valid here",
 )  # fmt: skip
 TOO_MANY_FAILURES = Problem(
-    "too_many_failures", 429, "Too many requests without a valid client key came from this address.",
+    "too_many_failures", 429, "Too many requests with a wrong client key came from this address.",
     45011, "too many requests with an invalid secret, retry later",
 )  # fmt: skip
 ACCOUNT_NOT_FOUND = Problem(
