@@ -122,7 +122,7 @@ def assert_nothing_left(folder: Path) -> None:
 
 
 def test_demo__renews_serves_and_leaves_nothing(tmp_path: Path) -> None:
-    with demo(tmp_path, "--port", "0", "--seconds", "16", "--life", "12") as run:
+    with demo(tmp_path, "--port", "0", "--seconds", "13", "--life", "10") as run:
         run.wait_for("Every refresh")
         assert left_running(tmp_path)
         site = run.wait_for(r"Admin +(http://\S+)/admin/")[1]
