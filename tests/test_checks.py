@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 import pytest
 from cryptography.fernet import Fernet
 from django.core import checks as django_checks
@@ -31,6 +34,14 @@ def run(*, deploy=False, databases=None):
 
 def test_checks__example_project_has_no_complaint():
     assert run() == []
+
+
+def test_checks__each_id_has_a_heading_in_the_documentation():
+    root = Path(__file__).parent.parent
+    ids = set(re.findall(r'"(wechat_token\.[EW]\d{3})"', (root / "wechat_token/checks.py").read_text()))
+    headings = re.findall(r"^## (wechat_token\.[EW]\d{3})$", (root / "docs/checks.md").read_text(), re.MULTILINE)
+    assert sorted(headings, key=lambda heading: heading[-3:]) == headings
+    assert set(headings) == ids
 
 
 @pytest.mark.parametrize("setting", [None, {"OVERLAP": "x"}, {"CACHE_ALIAS": "nope"}, {"ENCRYPTION_KEYS": ["x"]}])
@@ -151,6 +162,18 @@ def test_check_api_base_url__path_that_would_be_sent_twice(configure):
             id="wechat_token.E003",
         )
     ]
+
+
+@pytest.mark.parametrize(
+    ("url", "proxy"),
+    [("https://api.weixin.qq.com", "proxy:canary"), ("http://127.0.0.1:9", "http://user:canary@proxy.example:3128")],
+)
+def test_check_api_base_url__unsafe_proxy(configure, url, proxy):
+    configure(API_BASE_URL=url, PROXY=proxy)
+    with pytest.raises(ConfigurationError) as refusal:
+        transport.base_url(conf.get_settings())
+    assert checks.check_api_base_url() == [Error(str(refusal.value), id="wechat_token.E003")]
+    assert "canary" not in str(refusal.value)
 
 
 # -- W004

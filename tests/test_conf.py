@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import fields
 
 import pytest
+from django.views.debug import SafeExceptionReporterFilter
 
 from tests.leaks import visible
 from wechat_token import conf
@@ -97,9 +98,7 @@ def test_get_settings__wrong_value_names_the_key(configure):
 
 
 def test_get_settings__error_shows_no_other_value(configure):
-    configure(
-        {"PROXY": "http://user:canary-5c2e@proxy:8080", "ENCRYPTION_KEYS": "canary-91ab", "OVERLAP": "1"}
-    )
+    configure({"PROXY": "http://user:canary-5c2e@proxy:8080", "ENCRYPTION_KEYS": "canary-91ab", "OVERLAP": "1"})
     with pytest.raises(ConfigurationError) as caught:
         get_settings()
     assert "canary" not in visible(caught.value)
@@ -108,6 +107,12 @@ def test_get_settings__error_shows_no_other_value(configure):
 def test_get_settings__repr_shows_neither_keys_nor_proxy(configure):
     configure({"PROXY": "http://user:canary-5c2e@proxy:8080", "ENCRYPTION_KEYS": ["canary-91ab"]})
     assert "canary" not in repr(get_settings())
+
+
+def test_error_page__masks_the_whole_setting(configure):
+    """Django's debug page and error mails list the settings."""
+    configure({"PROXY": "http://user:canary-5c2e@proxy:8080"})
+    assert "canary" not in repr(SafeExceptionReporterFilter().get_safe_settings())
 
 
 def test_get_settings__keys_may_be_bytes(configure):

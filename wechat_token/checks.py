@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
@@ -86,18 +87,25 @@ def check_api_base_url(app_configs: Any = None, **kwargs: Any) -> list[CheckMess
     if conf.problems():
         return []
     settings = conf.get_settings()
+    refusal = _refusal(replace(settings, proxy=None))
+    if not refusal and "cgi-bin" in urlsplit(settings.api_base_url).path:
+        refusal = "WECHAT_TOKEN['API_BASE_URL'] must end before /cgi-bin, which is added to it."
+    if refusal:
+        return [unsafe_way(refusal, f"Leave it out for {conf.Settings().api_base_url}.")]
+    refusal = _refusal(settings)
+    return [unsafe_way(refusal)] if refusal else []
+
+
+def _refusal(settings: conf.Settings) -> str:
     try:
         transport.base_url(settings)
     except ConfigurationError as error:
-        return [bad_base_url(str(error))]
-    if "cgi-bin" in urlsplit(settings.api_base_url).path:
-        return [bad_base_url("WECHAT_TOKEN['API_BASE_URL'] must end before /cgi-bin, which is added to it.")]
-    return []
+        return str(error)
+    return ""
 
 
-def bad_base_url(message: str) -> CheckMessage:
-    default = conf.Settings().api_base_url
-    return checks.Error(message, hint=f"Leave it out for {default}.", id="wechat_token.E003")
+def unsafe_way(message: str, hint: str | None = None) -> CheckMessage:
+    return checks.Error(message, hint=hint, id="wechat_token.E003")
 
 
 # -- what the site is built on ---------------------------------------------------------------------
