@@ -6,10 +6,12 @@ import datetime as dt
 import logging
 
 import pytest
-from django.test import Client
+from asgiref.sync import async_to_sync
+from django.db import connection
+from django.test import AsyncClient, Client
 
 from tests.api.conftest import PREFIX, Caller
-from wechat_token import clock, serving
+from wechat_token import clock, keyring, serving
 from wechat_token.keys import generate, make_key
 from wechat_token.models import ClientKey
 
@@ -212,13 +214,29 @@ def test_views__work_where_everything_needs_a_login(caller, settings, middleware
     assert caller.http.get(f"{PREFIX}/openapi.json").status_code == 200
 
 
-def test_views__are_never_in_a_transaction_of_the_request():
-    from django.urls import get_resolver
+@pytest.mark.django_db(transaction=True)
+def test_views__are_never_in_a_transaction_of_the_request(monkeypatch):
+    seen = []
 
-    from wechat_token import urls
+    def find(text):
+        seen.append(connection.in_atomic_block)
 
-    assert get_resolver()  # the views are mounted
-    assert all("default" in pattern.callback._non_atomic_requests for pattern in urls.urlpatterns)
+    monkeypatch.setattr(keyring, "find", find)
+    monkeypatch.setitem(connection.settings_dict, "ATOMIC_REQUESTS", True)
+    stranger = Caller(generate(), "wx")
+    for call in (stranger.read, stranger.token, stranger.stable, lambda: stranger.complain("t")):
+        call()
+    assert seen == [False] * 4
+
+
+def test_views__work_under_asgi(caller, account):
+    token = caller.read().json()["access_token"]
+    ask = async_to_sync(AsyncClient().post)
+    response = ask(
+        f"{PREFIX}/accounts/{account.appid}/access_token/refresh",
+        {"stale_token": token}, content_type="application/json", headers=caller.auth,
+    )  # fmt: skip
+    assert response.json()["access_token"] == token
 
 
 @pytest.mark.parametrize("path", ["accounts/x/access_token", "accounts/x/access_token/refresh", "health"])

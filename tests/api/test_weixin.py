@@ -77,6 +77,11 @@ def test_token__no_token_is_a_busy_system(caller, weixin, call):
     assert response.json()["errmsg"] == "system error (class human, errcode 40125)"
 
 
+def test_token__takes_no_flood_of_parameters(caller, caplog):
+    assert verdict(caller.token(**{f"p{number}": "x" for number in range(1001)})) == 47001
+    assert not caplog.records
+
+
 def test_token__needs_get(caller):
     assert verdict(caller.http.post(f"{PREFIX}/cgi-bin/token")) == 43001
 

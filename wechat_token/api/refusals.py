@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from django.core.exceptions import SuspiciousOperation
 from django.db import Error as AnyDatabaseError
 
 from ..exceptions import (
@@ -109,6 +110,8 @@ def refusal_of(exc: Exception) -> Refusal | None:
             return Refusal(REFRESH_RATE_LIMITED, exc.retry_after, _cause(exc))
         case TokenUnavailable():
             return Refusal(TOKEN_UNAVAILABLE, exc.retry_after, _cause(exc))
+        case SuspiciousOperation():  # more parameters than Django takes
+            return Refusal(INVALID_JSON)
         case KeysUnavailable() | EncryptionKeyError() | ConfigurationError() | AnyDatabaseError():
             return Refusal(SERVICE_UNAVAILABLE, DATABASE_PAUSE)
     return None
