@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -174,6 +175,35 @@ def test_check_api_base_url__unsafe_proxy(configure, url, proxy):
         transport.base_url(conf.get_settings())
     assert checks.check_api_base_url() == [Error(str(refusal.value), id="wechat_token.E003")]
     assert "canary" not in str(refusal.value)
+
+
+def test_check_api_base_url__unsafe_remote_site(configure):
+    configure(REMOTE_URL="http://tokens.example/wechat/", REMOTE_KEY="x")
+    with pytest.raises(ConfigurationError) as refusal:
+        transport.base_url(replace(conf.get_settings(), api_base_url="http://tokens.example"), "REMOTE_URL")
+    assert checks.check_api_base_url() == [Error(str(refusal.value), id="wechat_token.E003")]
+
+
+# -- remote mode
+
+
+def test_check_setting_values__remote_key_missing(configure):
+    configure(REMOTE_URL="https://tokens.example/wechat/", REMOTE_KEY=" ")
+    assert checks.check_setting_values() == [
+        Error(
+            "WECHAT_TOKEN['REMOTE_KEY'] is missing: the client key for REMOTE_URL.",
+            hint="Make one at that site: manage.py wechat_token add-key NAME --account APPID",
+            id="wechat_token.E002",
+        )
+    ]
+
+
+def test_checks__remote_mode_needs_no_beat(configure, settings, db):
+    configure(REMOTE_URL="https://tokens.example/wechat/", REMOTE_KEY="x")
+    PeriodicTask.objects.all().delete()
+    assert checks.check_periodic_task(databases=["default"]) == []
+    settings.INSTALLED_APPS = [app for app in settings.INSTALLED_APPS if app != "django_celery_beat"]
+    assert run() == []
 
 
 # -- W004

@@ -110,13 +110,37 @@ def test_add_account__secret_typed(db, terminal, weixin):
     assert Account.objects.get().secret.reveal() == SECRET
 
 
-@pytest.mark.parametrize("typed", ["", "   ", "two words"])
-def test_add_account__unusable_secret(db, terminal, typed):
+@pytest.mark.parametrize(
+    ("typed", "error"),
+    [
+        ("", "The AppSecret is empty. Copy it from the WeChat console."),
+        ("   ", "The AppSecret is empty. Copy it from the WeChat console."),
+        ("canary words", "secret: The AppSecret has a blank inside. Copy it again from the WeChat console."),
+    ],
+)
+def test_add_account__unusable_secret(db, terminal, typed, error):
     terminal(typed)
     run = Run("add-account", APPID)
-    assert run.code == 2
-    assert run.error == "The AppSecret is empty or has a blank inside. Copy it again from the WeChat console."
+    assert (run.code, run.error) == (2, error)
+    assert "canary" not in run.error
     assert not Account.objects.exists()
+
+
+def test_add_account__refuses_what_the_admin_refuses(db, secret):
+    secret(APPID)
+    run = Run("add-account", APPID)
+    assert run.code == 2
+    assert "That is an AppID" in run.error
+    assert Run("add-account", "0123456789abcdef" * 2).error.startswith("appid: That was an AppSecret.")
+
+
+def test_add_account__unusual_secret_is_remarked_upon(db, secret, weixin):
+    secret("0123456789abcdef" * 2)
+    assert Run("add-account", APPID).err == ""
+    secret("short")
+    run = Run("add-account", OTHER)
+    assert run.code == 0
+    assert "this one looks different" in run.err
 
 
 def test_add_account__nobody_to_ask(db, terminal):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+from types import SimpleNamespace
 
 import pytest
 from cryptography.fernet import Fernet
@@ -14,6 +15,7 @@ from django_celery_beat.models import IntervalSchedule, PeriodicTask
 from tests.conftest import APPID, SECRET, row
 from wechat_token import batch, doctor, get_access_token, ticking
 from wechat_token.doctor import Finding, Level
+from wechat_token.exceptions import TokenUnavailable
 from wechat_token.models import Account, Token
 from wechat_token.sandbox import Fault
 
@@ -198,6 +200,35 @@ def test_examine_wechat__somebody_else_answers(weixin, monkeypatch):
 def test_examine_wechat__clock(monkeypatch, skew, warned):
     monkeypatch.setattr(doctor.transport, "call", lambda *args: doctor.transport.Answer({"errcode": 41001}, skew))
     assert (("clock", "warning") in levels(doctor.examine_wechat())) is warned
+
+
+# -- remote mode
+
+
+def test_examine__remote_mode_looks_at_the_token_server_only(settings, monkeypatch, time):
+    settings.WECHAT_TOKEN = {"REMOTE_URL": "https://tokens.example/wechat", "REMOTE_KEY": "x", "REMOTE_APPID": APPID}
+    entry = SimpleNamespace(expires_in=lambda now: 3600)
+    monkeypatch.setattr("wechat_token.remote.look", lambda key, known: entry)
+    *_others, last = doctor.examine()
+    assert last == Finding(OK, "token server", f"A token of {APPID} can be had, good for 1 h.")
+    assert {finding.subject for finding in _others} == {"settings", "cache"}
+
+
+def test_examine_remote__server_is_down(settings, monkeypatch):
+    settings.WECHAT_TOKEN = {"REMOTE_URL": "https://tokens.example/wechat", "REMOTE_KEY": "x", "REMOTE_APPID": APPID}
+
+    def fail(key, known):
+        raise TokenUnavailable("The token server does not answer.")
+
+    monkeypatch.setattr("wechat_token.remote.look", fail)
+    (finding,) = doctor.examine_remote()
+    assert (finding.level, finding.text) == (PROBLEM, "The token server does not answer.")
+
+
+def test_examine_remote__no_account_named(settings):
+    settings.WECHAT_TOKEN = {"REMOTE_URL": "https://tokens.example/wechat", "REMOTE_KEY": "x"}
+    (finding,) = doctor.examine_remote()
+    assert finding.level is WARNING
 
 
 # -- encryption

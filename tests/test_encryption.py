@@ -244,6 +244,11 @@ def test_field__a_form_that_sends_the_mask_back_changes_nothing(account):
     assert Account.objects.get().secret.reveal() == "typed"
 
 
+def test_field__a_form_may_hand_over_a_secret(account):
+    Account._meta.get_field("secret").save_form_data(account, Secret("typed"))
+    assert account.secret.reveal() == "typed"
+
+
 # -- out of sight
 
 

@@ -73,8 +73,16 @@ def check_setting_values(app_configs: Any = None, **kwargs: Any) -> list[CheckMe
                 f"CACHES has: {', '.join(sorted(django_settings.CACHES))}.",
             )
         )
-    if settings.ca_bundle is not None and not Path(settings.ca_bundle).exists():
-        messages.append(unusable_value(f"WECHAT_TOKEN['CA_BUNDLE']: there is no file {settings.ca_bundle!r}."))
+    for key, file in (("CA_BUNDLE", settings.ca_bundle), ("REMOTE_CA_BUNDLE", settings.remote_ca_bundle)):
+        if file is not None and not Path(file).exists():
+            messages.append(unusable_value(f"WECHAT_TOKEN[{key!r}]: there is no file {file!r}."))
+    if settings.remote_url and not settings.remote_key.strip():
+        messages.append(
+            unusable_value(
+                "WECHAT_TOKEN['REMOTE_KEY'] is missing: the client key for REMOTE_URL.",
+                "Make one at that site: manage.py wechat_token add-key NAME --account APPID",
+            )
+        )
     return messages
 
 
@@ -87,6 +95,9 @@ def check_api_base_url(app_configs: Any = None, **kwargs: Any) -> list[CheckMess
     if conf.problems():
         return []
     settings = conf.get_settings()
+    if settings.remote_url:
+        refusal = _refusal(replace(settings, api_base_url=settings.remote_url, proxy=None), "REMOTE_URL")
+        return [unsafe_way(refusal)] if refusal else []
     refusal = _refusal(replace(settings, proxy=None))
     if not refusal and "cgi-bin" in urlsplit(settings.api_base_url).path:
         refusal = "WECHAT_TOKEN['API_BASE_URL'] must end before /cgi-bin, which is added to it."
@@ -96,9 +107,9 @@ def check_api_base_url(app_configs: Any = None, **kwargs: Any) -> list[CheckMess
     return [unsafe_way(refusal)] if refusal else []
 
 
-def _refusal(settings: conf.Settings) -> str:
+def _refusal(settings: conf.Settings, name: str = "API_BASE_URL") -> str:
     try:
-        transport.base_url(settings)
+        transport.base_url(settings, name)
     except ConfigurationError as error:
         return str(error)
     return ""
@@ -128,7 +139,7 @@ def cache_not_shared(alias: str, backend: str) -> CheckMessage:
 
 
 def check_beat_installed(app_configs: Any = None, **kwargs: Any) -> list[CheckMessage]:
-    if ticking.is_installed() or ticking.is_scheduled_in_settings():
+    if ticking.is_installed() or ticking.is_scheduled_in_settings() or _is_remote():
         return []
     return [beat_not_installed()]
 
@@ -146,7 +157,7 @@ def check_periodic_task(
     app_configs: Any = None, databases: Iterable[str] | None = None, **kwargs: Any
 ) -> list[CheckMessage]:
     using = transactions.alias()
-    if using not in (databases or ()) or not ticking.has_tables(using):
+    if using not in (databases or ()) or _is_remote() or not ticking.has_tables(using):
         return []  # migrate runs this check before there is a table, and makes the task afterwards
     if any(tick.enabled for tick in ticking.ticks(using)) or ticking.is_scheduled_in_settings():
         return []
@@ -243,6 +254,11 @@ def redis_timeout_missing(alias: str) -> CheckMessage:
         f"Set CACHES[{alias!r}]['OPTIONS'] to {{'socket_timeout': 0.5, 'socket_connect_timeout': 0.5}}.",
         id="wechat_token.W011",
     )
+
+
+def _is_remote() -> bool:
+    """Whether another site renews the tokens."""
+    return not conf.problems() and bool(conf.get_settings().remote_url)
 
 
 def _cache_alias() -> str | None:

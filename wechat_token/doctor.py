@@ -22,10 +22,10 @@ from django.utils.crypto import get_random_string
 from django.utils.translation import gettext as _
 from django.utils.translation import ngettext
 
-from . import checks, clock, conf, odd_rows, overview, rotation, schedule, ticking, transactions, transport
+from . import checks, clock, conf, odd_rows, overview, remote, rotation, schedule, ticking, transactions, transport
 from .conf import get_settings
-from .exceptions import UpstreamError, WeChatTokenError
-from .models import Account, Token
+from .exceptions import TokenUnavailable, UpstreamError, WeChatTokenError
+from .models import ACCESS_TOKEN, Account, Token
 from .states import OVERDUE_AFTER
 
 SKEW_TOLERATED = 30.0  # seconds: hosts with good clocks are within one second of each other
@@ -56,6 +56,10 @@ def examine(*, fix: bool = False) -> Findings:
     yield from _guarded(_("settings"), examine_settings)
     if conf.problems():
         return  # nothing below could read its settings
+    if get_settings().remote_url:
+        yield from _guarded(_("cache"), examine_cache)
+        yield from _guarded(_("token server"), examine_remote)
+        return
     database = list(_guarded(_("database"), examine_database))
     yield from database
     yield from _guarded(_("cache"), examine_cache)
@@ -181,6 +185,26 @@ def examine_wechat() -> Findings:
             % {"time": overview.duration(abs(answer.skew))},
             _("Let NTP set it: hosts that share the database have to agree on the time."),
         )  # fmt: skip
+
+
+def examine_remote() -> Findings:
+    """In remote mode: whether this process gets a token, from the shared cache or from the other site."""
+    settings = get_settings()
+    if not settings.remote_appid:
+        yield Finding(
+            Level.WARNING, _("token server"), _("Not tried: no account is named."),
+            _("Set WECHAT_TOKEN['REMOTE_APPID'] to an account that REMOTE_KEY may read."),
+        )  # fmt: skip
+        return
+    try:
+        entry = remote.look((settings.remote_appid, ACCESS_TOKEN), None)
+    except TokenUnavailable as error:
+        advice = _("Check REMOTE_URL, REMOTE_KEY, and the other site with its own manage.py wechat_token doctor.")
+        yield Finding(Level.PROBLEM, _("token server"), str(error), advice)
+        return
+    text = _("A token of %(appid)s can be had, good for %(time)s.")
+    life = overview.duration(entry.expires_in(clock.now()))
+    yield Finding(Level.OK, _("token server"), text % {"appid": settings.remote_appid, "time": life})
 
 
 # -- stored secrets ----------------------------------------------------------------------------------

@@ -184,7 +184,7 @@ class EncryptedTextField(_TextField):
 
     def save_form_data(self, instance: models.Model, data: Any) -> None:
         # A form that shows the field shows the mask, and sends it back if nobody typed over it.
-        if str(data) != MASK:
+        if isinstance(data, Secret) or data != MASK:
             super().save_form_data(instance, data)
 
     def get_lookup(self, lookup_name: str) -> Any:

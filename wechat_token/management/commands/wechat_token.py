@@ -8,7 +8,7 @@ import getpass
 import json
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any
 
 from django.core import checks as django_checks
@@ -21,6 +21,7 @@ from django.utils.translation import ngettext
 from wechat_token import checks, clock, doctor, keys, overview, rotation, transactions
 from wechat_token.directory import token_row
 from wechat_token.exceptions import AccountError, WeChatTokenError
+from wechat_token.forms import AccountForm
 from wechat_token.models import ACCESS_TOKEN, Account, Endpoint, Token
 from wechat_token.platforms.errcodes import explain
 from wechat_token.redaction import Secret
@@ -111,13 +112,14 @@ class Command(BaseCommand):
             raise CommandError(text % {"count": bad}, returncode=UNHEALTHY)
 
     def add_account(self, *, appid: str, name: str, endpoint: str, is_default: bool, **options: Any) -> None:
-        account = Account(appid=appid, name=name, endpoint=endpoint, is_default=is_default)
+        fields = {"appid": appid, "name": name, "endpoint": endpoint, "is_active": True, "is_default": is_default}
+        _refuse(AccountForm(fields), but={"secret"})  # before anybody types a secret in vain
+        form = AccountForm(fields | {"secret": _ask_for_secret(appid).reveal()})
+        _refuse(form)
+        if form.secret_looks_unusual:
+            self._note(_("WeChat's AppSecrets have 32 digits and letters from a to f; this one looks different."))
         try:
-            account.full_clean(exclude={"secret"})  # before anybody types a secret in vain
-            account.secret = _ask_for_secret(account.appid)
-            account.save()
-        except ValidationError as error:
-            raise CommandError(_one_line(error), returncode=USAGE) from None
+            account = form.save()
         except IntegrityError:  # added by somebody else while the secret was typed
             raise CommandError(_account_exists(), returncode=USAGE) from None
         text = _(
@@ -205,6 +207,13 @@ def _refuse_broken_settings() -> None:
             raise CommandError(f"{message.msg} {message.hint or ''} ({message.id})")
 
 
+def _refuse(form: AccountForm, but: Collection[str] = ()) -> None:
+    """Raise what the form objects to. The admin's form, so that both refuse the same."""
+    errors = {field: texts for field, texts in form.errors.as_data().items() if field not in but}
+    if errors:
+        raise CommandError(_one_line(ValidationError(errors)), returncode=USAGE)
+
+
 def _one_line(error: ValidationError) -> str:
     if any(problem.code == "unique" for problem in error.error_dict.get("appid", ())):
         return _account_exists()
@@ -233,10 +242,8 @@ def _ask_for_secret(appid: str) -> Secret:
             _("Put the AppSecret into the variable %(name)s, or run this in a terminal.") % {"name": SECRET_VARIABLE},
             returncode=USAGE,
         )
-    if not secret or any(map(str.isspace, secret.reveal())):
-        raise CommandError(
-            _("The AppSecret is empty or has a blank inside. Copy it again from the WeChat console."), returncode=USAGE
-        )
+    if not secret:
+        raise CommandError(_("The AppSecret is empty. Copy it from the WeChat console."), returncode=USAGE)
     return secret
 
 
