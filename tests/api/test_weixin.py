@@ -34,7 +34,9 @@ def test_token__read_a_hundred_times_is_fetched_once(caller, classic, weixin):
 
 
 @BOTH
-@pytest.mark.parametrize("secret", ["wrong", "wxt_" + "0" * 38, generate().reveal(), "微信", "x\0"])
+@pytest.mark.parametrize(
+    "secret", ["wrong", "wxt_" + "0" * 38, pytest.param(generate().reveal(), id="unknown"), "微信", "x\0"]
+)
 def test_token__wrong_key_is_a_wrong_secret(caller, call, secret):
     assert verdict(call(caller, secret=secret)) == 40001
 
