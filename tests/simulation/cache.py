@@ -1,0 +1,63 @@
+"""A cache shared by all simulated processes, like Redis: it forgets, fails, and holds what it should not."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .world import World
+
+
+class CacheDown(Exception):
+    pass
+
+
+class SharedCache:
+    """The part of Django's cache API that the package uses."""
+
+    def __init__(self, world: World) -> None:
+        self.world = world
+        self.content: dict[str, tuple[float, Any]] = {}
+        self.forgotten_deletes: set[str] = set()  # keys whose deletion never arrived
+
+    def __getitem__(self, alias: str) -> SharedCache:
+        return self  # it is its own ``django.core.cache.caches``
+
+    def get(self, key: str) -> Any:
+        self._pass()
+        ends, value = self.content.get(key, (0.0, None))
+        return value if self.world.kernel.now < ends else None
+
+    def set(self, key: str, value: Any, timeout: float) -> None:
+        self._pass()
+        self.content[key] = (self.world.kernel.now + timeout, value)
+
+    def delete(self, key: str) -> None:
+        try:
+            self._pass()
+        except CacheDown:
+            self.world.cache_trouble_at = self.world.kernel.now
+            raise
+        self.content.pop(key, None)
+
+    def flush(self) -> None:
+        self.content.clear()
+
+    def poison(self) -> None:
+        """Garbage under one key, another account's entry under a second one."""
+        rng, keys = self.world.rng, list(self.content)
+        if not keys:
+            return
+        victim, other = rng.choice(keys), rng.choice(keys)
+        ends, _value = self.content[victim]
+        foreign = self.content[other][1]
+        self.content[victim] = (ends, rng.choice([foreign, "gAAAAA-garbage", "", 17, b"\xff\x00", foreign]))
+
+    def _pass(self) -> None:
+        world = self.world
+        world.step("cache", 0.0002 + 0.0008 * world.rng.random())
+        host = world.kernel.alive().process.host
+        swarm = world.swarm
+        if world.kernel.now < host.cache_down_until or (swarm.cache_error and world.rng.random() < swarm.cache_error):
+            world.cache_trouble_at = world.kernel.now
+            raise CacheDown

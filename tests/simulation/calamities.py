@@ -1,0 +1,236 @@
+"""The larger faults, each a Poisson process of its own: outages, kills, clocks that step, people."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import TYPE_CHECKING
+
+from wechat_token.models import Account
+from wechat_token.sandbox import Fault
+
+from .network import OUTAGES, Outage
+
+if TYPE_CHECKING:
+    from .world import World
+
+DAY = 86_400.0
+
+
+class Calamities:
+    def __init__(self, world: World) -> None:
+        self.world = world
+        self.kernel = world.kernel
+        self.rng = world.rng
+        self._secrets = 0
+
+    def start(self) -> None:
+        """Let every fault the swarm has drawn happen at its rate."""
+        site: dict[str, Callable[[], None]] = {
+            "outages": self.outage, "database_outages": self.database_outage, "cache_outages": self.cache_outage,
+            "cache_flushes": self.world.cache.flush, "cache_poisonings": self.world.cache.poison,
+            "restarts": self.restart, "freezes": self.freeze, "beat_gaps": self.beat_gap,
+            "clock_steps": self.clock_step,
+        }  # fmt: skip
+        account: dict[str, Callable[[str], None]] = {
+            "foreign": self.foreign, "killed_tokens": self.kill_token,
+            "false_complaints": self.world.actors.complain_falsely, "edits": self.edit,
+            "secret_resets": self.reset_secret, "freezes_of_secret": self.freeze_secret,
+            "ip_whitelists": self.whitelist, "quotas": self.quota, "deactivations": self.deactivate,
+            "deletions": self.delete,
+        }  # fmt: skip
+        for name, strike in site.items():
+            self._recur(getattr(self.world.swarm, name), strike)
+        for name, hit in account.items():
+            rate = getattr(self.world.swarm, name) * len(self.world.appids)
+            self._recur(rate, partial(self._anybody, hit))
+
+    def stop(self) -> None:
+        """No further fault; what lasts, ends."""
+        world = self.world
+        for name in world.swarm.enabled:
+            setattr(world.swarm, name, 0.0)
+        world.network.outage = None
+        world.fake.clear_faults()
+        world.database.down_until = min(world.database.down_until, self.kernel.now)
+        for host in world.hosts:
+            host.cache_down_until = 0.0
+        for beat in world.beats:
+            beat.off_until = 0.0
+        for appid in world.appids:
+            self._relieve(appid)
+
+    def _recur(self, per_day: float, strike: Callable[[], None]) -> None:
+        if not per_day:
+            return
+
+        def happen() -> None:
+            if not self.world.calm:
+                strike()
+                self.kernel.after(self.rng.expovariate(per_day / DAY), happen)
+
+        self.kernel.after(self.rng.expovariate(per_day / DAY), happen)
+
+    def _anybody(self, hit: Callable[[str], None]) -> None:
+        hit(self.rng.choice(self.world.appids))
+
+    def _length(self) -> float:
+        """Most troubles are short, some are not."""
+        luck = self.rng.random()
+        if luck < 0.7:
+            return self.rng.uniform(1.0, 90.0)
+        return self.rng.uniform(90.0, 900.0) if luck < 0.97 else self.rng.uniform(900.0, 3 * 3600.0)
+
+    # -- machines ----------------------------------------------------------------------------------
+
+    def outage(self) -> None:
+        seconds, style = self._length(), self.rng.choice(OUTAGES)
+        self.world.network.outage = Outage(self.kernel.now + seconds, style)
+        self.world.trouble(None, f"WeChat: {style} for {seconds:.0f} s", lasts=seconds)
+
+    def database_outage(self) -> None:
+        database, seconds = self.world.database, self._length()
+        if not database.is_down:
+            database.down_since = self.kernel.now
+        database.down_until = max(database.down_until, self.kernel.now + seconds)
+        self.world.trouble(None, f"database down for {seconds:.0f} s", lasts=seconds)
+
+    def cache_outage(self) -> None:
+        seconds = self._length()
+        everywhere = self.rng.random() < 0.5
+        for host in self.world.hosts if everywhere else [self.rng.choice(self.world.hosts)]:
+            if self.kernel.now >= host.cache_down_until:
+                host.cache_down_since = self.kernel.now
+            host.cache_down_until = max(host.cache_down_until, self.kernel.now + seconds)
+        self.world.note(None, "fault: cache down for %.0f s", seconds)
+
+    def restart(self) -> None:
+        process = self.rng.choice(self.world.workers + self.world.webs)
+        if process.alive:
+            self.world.note(None, "%s is killed", process.name)
+            self.world.kill(process)
+
+    def freeze(self) -> None:
+        process = self.rng.choice(self.world.workers + self.world.webs)
+        self.world.pause(process, self.rng.choice([5.0, 20.0, 60.0, 600.0]))
+
+    def beat_gap(self) -> None:
+        seconds = self.rng.uniform(60.0, 3 * 3600.0)
+        for beat in self.world.beats:
+            beat.switch_off(seconds)
+        self.world.trouble(None, f"no beat for {seconds:.0f} s", lasts=seconds)
+
+    def clock_step(self) -> None:
+        host = self.rng.choice(self.world.hosts)
+        host.skew = self.rng.uniform(-8.0, 8.0)
+        self.world.note(None, "the clock of host %d steps to %+.1f s", host.number, host.skew)
+        self.world.skew_changed()
+        self.world.beats_reconsider()
+
+    # -- WeChat and other systems ------------------------------------------------------------------
+
+    def foreign(self, appid: str) -> None:
+        endpoint = "classic" if self.rng.random() < 0.7 else "stable"
+        if endpoint == "stable" and self.rng.random() < 0.5:
+            return
+        self.world.fake.foreign_refresh(appid, endpoint=endpoint)
+        self._struck(appid, f"another system refreshes ({endpoint})")
+
+    def kill_token(self, appid: str) -> None:
+        self.world.fake.kill_token(appid, stuck=self.rng.random() < 0.5)
+        self._struck(appid, "WeChat ends the tokens")
+
+    def quota(self, appid: str) -> None:
+        """Another system has used up the day's calls."""
+        seconds = DAY - self.kernel.now % DAY
+        self.world.fake.inject(Fault("error", errcode=45009), times=1, appid=appid, endpoint="classic")
+        self._struck(appid, "45009", lasts=seconds)
+
+    def _struck(self, appid: str, what: str, *, lasts: float = 0.0) -> None:
+        self.world.truth.look(appid)
+        self.world.trouble(appid, what, lasts=lasts)
+
+    # -- people ------------------------------------------------------------------------------------
+
+    def edit(self, appid: str) -> None:
+        self._in_admin(appid, lambda account: account.save())
+
+    def deactivate(self, appid: str) -> None:
+        def switch(account: Account, active: bool) -> None:
+            account.is_active = active
+            account.save()
+
+        self._in_admin(appid, partial(switch, active=False))
+        self.kernel.after(self.rng.uniform(0.1, 7200.0), lambda: self._in_admin(appid, partial(switch, active=True)))
+
+    def delete(self, appid: str) -> None:
+        """Delete the account and enter it again, perhaps while a refresh is under way."""
+        account = Account.objects.get(appid=appid)
+        secret, endpoint = account.secret, account.endpoint
+
+        def again(gone: Account) -> None:
+            gone.delete()
+            self.world.witness.forget_account(appid)
+            self.kernel.sleep(self.rng.uniform(0.1, 60.0))
+            Account.objects.create(appid=appid, secret=secret, endpoint=endpoint)
+            self.world.witness.born_at[appid] = self.kernel.now
+
+        self._in_admin(appid, again)
+
+    def reset_secret(self, appid: str) -> None:
+        """At WeChat first; the new one is entered here a while later."""
+        self._secrets += 1
+        secret = f"reset-{self._secrets}"
+        seconds = self.rng.uniform(10.0, 3600.0)
+        self.world.fake.reset_secret(appid, secret, kill_tokens=self.rng.random() < 0.3)
+        self._struck(appid, "the AppSecret is reset", lasts=seconds)
+
+        def enter(account: Account) -> None:
+            account.secret = secret
+            account.save()
+
+        self.kernel.after(seconds, lambda: self._in_admin(appid, enter))
+
+    def freeze_secret(self, appid: str) -> None:
+        self.world.fake.freeze(appid)
+        self._for_a_while(appid, "the AppSecret is frozen")
+
+    def whitelist(self, appid: str) -> None:
+        self.world.fake.set_ip_whitelist(appid, ["192.0.2.1"])
+        self._for_a_while(appid, "an IP whitelist without us")
+
+    def _for_a_while(self, appid: str, what: str) -> None:
+        seconds = self._length()
+        self._struck(appid, what, lasts=seconds)
+        self.kernel.after(seconds, partial(self._relieve, appid))
+
+    def _relieve(self, appid: str) -> None:
+        self.world.fake.freeze(appid, on=False)
+        self.world.fake.set_ip_whitelist(appid, None)
+        self.world.trouble(appid, "ends")
+
+    def _in_admin(self, appid: str, change: Callable[[Account], None]) -> None:
+        """What an operator does, in a web process; the row is written outside the flow of a refresh."""
+        world = self.world
+
+        def work() -> None:
+            account = Account.objects.filter(appid=appid).first()
+            if account is None:
+                return
+            world.witness.edited_at[appid] = self.kernel.now
+            world.trouble(appid, "an operator is at work", lasts=30.0)
+            change(account)
+
+        alive = [process for process in world.webs if process.alive]
+        if alive:
+            world.kernel.spawn(self.rng.choice(alive), partial(self._guarded, work), "admin")
+
+    def _guarded(self, work: Callable[[], None]) -> None:
+        from django.db import Error as AnyDatabaseError
+
+        try:
+            work()
+        except AnyDatabaseError:
+            self.world.note(None, "an operator sees an error page")
+        finally:
+            self.kernel.after(0.0, self.world.witness.reload)

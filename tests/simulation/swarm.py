@@ -1,0 +1,76 @@
+"""Which faults a run has. Each run gets a random subset, each fault with a random strength (swarm testing):
+a run with everything at once hides what a run with three faults finds.
+"""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass, field, fields
+
+
+@dataclass(slots=True)
+class Swarm:
+    """Probabilities per call, statement, operation or step, and rates per day of the whole site or of an account."""
+
+    # per HTTP request
+    refused: float = 0.004  # nothing leaves
+    lost_before: float = 0.004  # reset before WeChat read it
+    lost_after: float = 0.004  # WeChat obeyed, the answer is lost
+    late: float = 0.003  # WeChat obeys after we gave up
+    stalled: float = 0.003  # obeyed, the answer comes after our deadline
+    spoiled: float = 0.005  # obeyed, the answer is no use: HTML, half, empty, a life of NaN
+    failing: float = 0.005  # not obeyed: 5xx, busy
+    # per step of any task
+    kill: float = 0.0002
+    pause: float = 0.0004
+    # per SQL statement, per cache operation
+    sql_before: float = 0.0006
+    sql_after: float = 0.0006  # committed, but the acknowledgement is lost
+    cache_error: float = 0.002
+    # per day, whole site
+    outages: float = 0.1
+    database_outages: float = 0.1
+    cache_outages: float = 0.2
+    cache_flushes: float = 1.0
+    cache_poisonings: float = 2.0
+    restarts: float = 2.0  # SIGKILL of a whole process at any moment
+    freezes: float = 2.0  # SIGSTOP of a whole process, then SIGCONT
+    beat_gaps: float = 0.05  # no beat for up to three hours
+    clock_steps: float = 0.3
+    # per day and account
+    foreign: float = 0.05  # another system renews the account
+    killed_tokens: float = 0.02  # WeChat ends a token early
+    false_complaints: float = 0.2
+    edits: float = 0.03
+    secret_resets: float = 0.01
+    freezes_of_secret: float = 0.01
+    ip_whitelists: float = 0.01
+    quotas: float = 0.005
+    deactivations: float = 0.01
+    deletions: float = 0.005
+    # per run
+    skew: float = 2.0  # seconds a host's clock may be wrong, either way
+    two_beats: float = 0.3  # probability of a second beat for the whole run
+
+    faults: float = 1.0
+    enabled: list[str] = field(default_factory=list)
+
+
+FIXED = ("faults", "enabled", "two_beats", "skew")
+NAMES = tuple(f.name for f in fields(Swarm) if f.name not in FIXED)
+PROBABILITY_CAP = 0.25
+
+
+def draw(rng: random.Random, faults: float) -> Swarm:
+    """A random subset of all faults, ``faults`` times as strong as usual. With 0: none at all."""
+    swarm = Swarm(faults=faults)
+    for name in NAMES:
+        usual = getattr(swarm, name)
+        on = faults > 0 and rng.random() < 0.6
+        strength = usual * faults * rng.uniform(0.3, 1.7) if on else 0.0
+        setattr(swarm, name, min(strength, PROBABILITY_CAP) if usual < 0.01 else strength)
+        if on:
+            swarm.enabled.append(name)
+    swarm.skew = swarm.skew * faults if faults and rng.random() < 0.5 else 0.0
+    swarm.two_beats = float(faults > 0 and rng.random() < swarm.two_beats)
+    return swarm
