@@ -2,8 +2,6 @@ from __future__ import annotations
 
 import json
 import logging
-import socket
-import time as real_time
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -36,7 +34,8 @@ from wechat_token.schedule import Reason
 
 from .conftest import APPID, Time, row
 from .leaks import visible
-from .live.site import Site, live_site
+from .live.site import live_site
+from .sdks.server import serve
 
 CENTRE = "https://tokens.example/wechat"
 KEY = "wxt_canary-key-51d0c2"
@@ -203,9 +202,7 @@ def test_failure__is_logged_once_a_streak(
     assert len(caplog.records) == 1
 
 
-def test_failure__wrong_key_is_said_and_not_tried_again_soon(
-    time: Time, centre: responses.RequestsMock
-) -> None:
+def test_failure__wrong_key_is_said_and_not_tried_again_soon(time: Time, centre: responses.RequestsMock) -> None:
     centre.get(READ, status=401, json=refusal("invalid_key"))
     for _ in range(29):
         with pytest.raises(CentreUnavailable, match="refuses REMOTE_KEY") as caught:
@@ -302,9 +299,7 @@ def test_complaint__is_passed_on_and_its_answer_served(time: Time, centre: respo
     assert len(centre.calls) == 2
 
 
-def test_complaint__about_the_same_token_again_is_answered_here(
-    time: Time, centre: responses.RequestsMock
-) -> None:
+def test_complaint__about_the_same_token_again_is_answered_here(time: Time, centre: responses.RequestsMock) -> None:
     centre.post(COMPLAIN, json=answer(NEW, refreshed=True))
     for _ in range(100):
         assert refresh_access_token(APPID, stale_token=OLD) == NEW
@@ -346,9 +341,7 @@ def test_complaint__with_a_key_that_may_only_read(time: Time, centre: responses.
         refresh_access_token(APPID, stale_token=OLD)
 
 
-def test_complaint__is_not_undone_by_a_read_that_was_under_way(
-    time: Time, centre: responses.RequestsMock
-) -> None:
+def test_complaint__is_not_undone_by_a_read_that_was_under_way(time: Time, centre: responses.RequestsMock) -> None:
     def overtaken(request: requests.PreparedRequest) -> tuple[int, dict[str, str], str]:
         time.pass_(1)
         refresh_access_token(APPID, stale_token=OLD)
@@ -418,27 +411,6 @@ def test_secrecy__errors_and_logs_show_neither_key_nor_token(
 # -- with the real server ------------------------------------------------------------------------------------
 
 
-def _free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port: int = listener.getsockname()[1]
-        return port
-
-
-def _serve(site: Site) -> str:
-    """Start the site's web server; where it mounts the service."""
-    port = _free_port()
-    site.serve("web", "manage.py", "runserver", "--noreload", f"127.0.0.1:{port}")
-    url = f"http://127.0.0.1:{port}/wechat"
-    for _ in range(100):
-        try:
-            requests.get(f"{url}/health", timeout=5)
-        except requests.ConnectionError:
-            real_time.sleep(0.1)
-        else:
-            return url
-    raise RuntimeError((site.folder / "web.log").read_text())
-
-
 def test_remote__reads_and_complains_at_the_real_service(settings: Any) -> None:
     with live_site() as site:
         site.add_account(APPID, "classic")
@@ -446,7 +418,7 @@ def test_remote__reads_and_complains_at_the_real_service(settings: Any) -> None:
             "from wechat_token.keys import make_key;"
             "print(make_key('dev', all_accounts=True, may_refresh=True)[1].reveal())"
         ).strip()
-        settings.WECHAT_TOKEN = {"REMOTE_URL": _serve(site), "REMOTE_KEY": key}
+        settings.WECHAT_TOKEN = {"REMOTE_URL": serve(site), "REMOTE_KEY": key}
         first = get_access_token(APPID)
         assert site.fake.is_valid(first)
 

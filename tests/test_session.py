@@ -166,9 +166,7 @@ def test_dead_token__not_repeated_with_the_same_token(
         b"",
     ],
 )
-def test_answer__is_left_alone(
-    wire: responses.RequestsMock, tokens: Tokens, wx: WeChatSession, body: bytes
-) -> None:
+def test_answer__is_left_alone(wire: responses.RequestsMock, tokens: Tokens, wx: WeChatSession, body: bytes) -> None:
     wire.get(f"{BASE}/x", body=body)
     assert wx.get("/x").content == body
     assert tokens.complaints == []
@@ -242,9 +240,7 @@ def test_body__file_is_rewound_to_where_it_stood(wire: responses.RequestsMock, w
     assert bodies == [b"the rest"] * 2
 
 
-def test_body__generator_is_not_sent_again(
-    wire: responses.RequestsMock, tokens: Tokens, wx: WeChatSession
-) -> None:
+def test_body__generator_is_not_sent_again(wire: responses.RequestsMock, tokens: Tokens, wx: WeChatSession) -> None:
     wire.post(f"{BASE}/x", json=DEAD)
     with pytest.raises(requests.exceptions.UnrewindableBodyError, match="cannot be sent again"):
         wx.post("/x", data=(part for part in [b"half"]))
@@ -313,9 +309,7 @@ def test_token__of_the_caller_is_refused(wire: responses.RequestsMock, wx: WeCha
         wx.get("/x", params={"access_token": "mine"})
 
 
-def test_token__is_quoted(
-    wire: responses.RequestsMock, wx: WeChatSession, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_token__is_quoted(wire: responses.RequestsMock, wx: WeChatSession, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(session, "get_access_token", lambda account: "a&b=c+d/e#f")
     wire.get(f"{BASE}/x", json=FINE)
     wx.get("/x")
@@ -367,9 +361,7 @@ def test_secrecy__nothing_is_logged(
 
 
 @pytest.mark.parametrize("stream", [False, True])
-def test_secrecy__failure_shows_no_token(
-    tokens: Tokens, wx: WeChatSession, configure: Any, stream: bool
-) -> None:
+def test_secrecy__failure_shows_no_token(tokens: Tokens, wx: WeChatSession, configure: Any, stream: bool) -> None:
     with serving(lambda peer, connection: False) as peer:
         configure(peer)
         with pytest.raises(TransportError) as caught:
@@ -393,9 +385,7 @@ def test_secrecy__failure_in_the_middle_of_a_body_shows_no_token(
     assert "canary" not in visible(caught.value)
 
 
-def test_secrecy__session_can_be_pickled_without_a_token(
-    wire: responses.RequestsMock, wx: WeChatSession
-) -> None:
+def test_secrecy__session_can_be_pickled_without_a_token(wire: responses.RequestsMock, wx: WeChatSession) -> None:
     wire.get(f"{BASE}/x", json=FINE)
     wx.get("/x")
     frozen = pickle.dumps(wx)
@@ -428,9 +418,7 @@ def test_timeout__of_the_session(tokens: Tokens, configure: Any) -> None:
             wx.get("/x")
 
 
-def test_timeout__holds_for_a_body_that_is_read_slowly(
-    tokens: Tokens, wx: WeChatSession, configure: Any
-) -> None:
+def test_timeout__holds_for_a_body_that_is_read_slowly(tokens: Tokens, wx: WeChatSession, configure: Any) -> None:
     def sip(peer: Peer, connection: socket.socket) -> None:
         while peer.pause(0.01):
             connection.recv(65_536)

@@ -5,7 +5,6 @@ import logging
 from typing import Any
 
 import pytest
-import requests
 
 pytest.importorskip("wechatpy", reason="wechatpy is not installed")
 

@@ -191,9 +191,7 @@ def _authorization(settings: Settings) -> Secret:
 @lru_cache(maxsize=1)
 def _adapter(settings: Settings) -> Adapter:
     """Connections to the server: not through the proxy that WeChat is reached by, and with its own trust."""
-    there = replace(
-        settings, api_base_url=settings.remote_url or "", proxy=None, ca_bundle=settings.remote_ca_bundle
-    )
+    there = replace(settings, api_base_url=settings.remote_url or "", proxy=None, ca_bundle=settings.remote_ca_bundle)
     transport.base_url(there, "REMOTE_URL")
     return Adapter(there)
 
@@ -245,13 +243,11 @@ def _meaning(answer: transport.Answer, appid: str) -> WeChatTokenError:
             )
         case 404, "account_not_found":
             return AccountNotFound(
-                _("The token server has no active account %(appid)s, or REMOTE_KEY is not for it.")
-                % {"appid": appid}
+                _("The token server has no active account %(appid)s, or REMOTE_KEY is not for it.") % {"appid": appid}
             )
         case 429, "refresh_rate_limited" | "too_many_complaints":
             return RefreshRateLimited(
-                _("The token server holds back complaints about the token of %(appid)s for now.")
-                % {"appid": appid},
+                _("The token server holds back complaints about the token of %(appid)s for now.") % {"appid": appid},
                 appid=appid,
                 retry_after=retry_after,
                 error_class=_class(details),
@@ -259,8 +255,7 @@ def _meaning(answer: transport.Answer, appid: str) -> WeChatTokenError:
             )
         case 503, "token_unavailable":
             return TokenUnavailable(
-                _("The token server has no usable token for %(appid)s now. Its admin says why.")
-                % {"appid": appid},
+                _("The token server has no usable token for %(appid)s now. Its admin says why.") % {"appid": appid},
                 appid=appid,
                 retry_after=retry_after,
                 error_class=_class(details),
@@ -269,8 +264,7 @@ def _meaning(answer: transport.Answer, appid: str) -> WeChatTokenError:
         case status, _code:
             passing = status in (200, 429) or status >= 500
             return CentreUnavailable(
-                _("The token server (REMOTE_URL) answers with HTTP %(status)d and no token.")
-                % {"status": status},
+                _("The token server (REMOTE_URL) answers with HTTP %(status)d and no token.") % {"status": status},
                 appid=appid,
                 error_class=ErrorClass.TRANSIENT if passing else ErrorClass.HUMAN,
                 retry_after=retry_after,

@@ -85,9 +85,7 @@ class WeChatSession(requests.Session):
     def send(self, request: requests.PreparedRequest, **kwargs: Any) -> requests.Response:
         """As in ``requests``, within ``timeout``. Raises ``ValueError`` for proxies, verify or cert."""
         if kwargs.get("proxies") or kwargs.get("verify", True) is not True or kwargs.get("cert"):
-            raise ValueError(
-                _("Set WECHAT_TOKEN['PROXY'] and ['CA_BUNDLE'] instead of proxies, verify and cert.")
-            )
+            raise ValueError(_("Set WECHAT_TOKEN['PROXY'] and ['CA_BUNDLE'] instead of proxies, verify and cert."))
         kwargs["timeout"] = _total(kwargs.get("timeout"), self.timeout)
         return super().send(request, **kwargs)
 
@@ -149,9 +147,7 @@ def _exchange(
         del outcome
 
 
-def _send(
-    request: requests.PreparedRequest, token: Secret, exchange: Exchange, *, stream: bool
-) -> requests.Response:
+def _send(request: requests.PreparedRequest, token: Secret, exchange: Exchange, *, stream: bool) -> requests.Response:
     settings = exchange.settings
     carrier = request.copy()
     carrier.url = _with_token(_url(request), token)

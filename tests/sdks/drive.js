@@ -1,0 +1,53 @@
+// node --require ./redirect.js drive.js NAME: one SDK through the steps; prints one line of JSON.
+const { CentralToken } = require('./recipes/central-token.js');
+
+const { APPID, CENTRE, KEY, FAKE_WECHAT } = process.env;
+
+const drivers = {
+  'co-wechat-api': () => {
+    const tokens = new CentralToken(CENTRE, APPID, KEY);
+    const api = require('./recipes/co-wechat-api.js').centralApi(APPID, tokens);
+    return {
+      token: async () => (await api.ensureAccessToken()).accessToken,
+      call: async () => (await api.getUser('o1')).openid === 'o1',
+    };
+  },
+  'node-easywechat': () => {
+    const tokens = new CentralToken(CENTRE, APPID, KEY);
+    const app = require('./recipes/node-easywechat.js').centralApp({ app_id: APPID }, tokens);
+    return {
+      token: () => app.getAccessToken().getToken(),
+      call: async () => {
+        const answer = await app.getClient().get('/cgi-bin/user/info', { params: { openid: 'o1' } });
+        return answer.toObject().openid === 'o1';
+      },
+    };
+  },
+  'wechat-jssdk': () => {
+    const { CentralJSSDK } = require('./recipes/wechat-jssdk.js');
+    const { Store } = require('wechat-jssdk');
+    const store = new Store({ noInterval: true });
+    const sdk = new CentralJSSDK({ appId: APPID, store }, new CentralToken(CENTRE, APPID, KEY));
+    return {
+      token: async () => (await sdk.getAccessToken()).access_token,
+      call: async () => Boolean((await sdk.getGlobalTokenAndTicket(true)).jsapi_ticket),
+    };
+  },
+};
+
+async function main(name) {
+  const report = { version: require(`${name}/package.json`).version, steps: {} };
+  try {
+    const sdk = drivers[name]();
+    report.steps.token = (await sdk.token()).length > 20;
+    report.steps.call = await sdk.call();
+    await fetch(`${FAKE_WECHAT}/_sandbox/kill_token`, { method: 'POST', body: JSON.stringify({ appid: APPID }) });
+    report.steps.revoked = await sdk.call();
+  } catch (error) {
+    report.error = String((error && (error.stack || error.errmsg)) || JSON.stringify(error));
+  }
+  console.log(JSON.stringify(report));
+  process.exit(0);
+}
+
+main(process.argv[2]);
