@@ -28,7 +28,7 @@ def _param(database: str, names: tuple[str, ...]) -> object:
 
 @pytest.fixture(scope="module", params=[_param(*item) for item in DATABASES.items()])
 def site(request: pytest.FixtureRequest) -> Iterator[Site]:
-    settings = {"REQUEST_DEADLINE": 2.5, "LEASE_MARGIN": 0.5, "WAIT_TIMEOUT": 15}
+    settings = {"REQUEST_DEADLINE": 2.5, "LEASE_MARGIN": 2.5, "WAIT_TIMEOUT": 15}
     with live_site(request.param, redis=request.param == "postgres", settings=settings) as site:
         yield site
 

@@ -750,7 +750,7 @@ def test_secret__appears_nowhere(
     secrets: dict[str, Any] = {"appid": "wx1", "secret": Secret(CANARY)}
     error: BaseException | None = None
     with serving(play) as peer:
-        configure(peer, REQUEST_DEADLINE=0.1)
+        configure(peer, REQUEST_DEADLINE=0.5)
         try:
             if method == "GET":
                 transport.call("GET", "/", params=secrets)
