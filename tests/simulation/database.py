@@ -58,8 +58,9 @@ class Database:
             world.trouble(None, "sql refused")
             raise OperationalError("simulated: the server closed the connection")
         result = run(sql, params, many, context)
-        if not sql.startswith("SELECT"):
-            if task.writing is not None and sql.startswith(_UPDATE_TOKEN) and context["cursor"].rowcount == 1:
+        # Not after INSERT … RETURNING: SQLite has not finished it before its row is read.
+        if sql.startswith(_UPDATE_TOKEN):
+            if task.writing is not None and context["cursor"].rowcount == 1:
                 world.witness.row_written(*task.writing)
             if swarm.sql_after and rng.random() < swarm.sql_after:
                 world.trouble(None, "sql acknowledgement lost")
