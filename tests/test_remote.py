@@ -3,6 +3,8 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from time import sleep
 from typing import Any
 
 import pytest
@@ -122,6 +124,33 @@ def test_read__of_a_second_process_comes_from_the_shared_cache(
     get_access_token(APPID)
     shelf.clear_memory()
     assert get_access_token(APPID) == OLD
+    assert len(centre.calls) == 1
+
+
+def test_read__older_answer_in_the_shared_cache_is_not_taken(
+    time: Time, centre: responses.RequestsMock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cache = LocMemCache("test_remote_older", {})
+    monkeypatch.setattr(shelf, "_shared_cache", lambda: cache)
+    centre.get(READ, json=answer())
+    get_access_token(APPID)
+    late = cache.get(f"wechat_token:{APPID}:access_token")
+    time.pass_(2)
+    centre.post(COMPLAIN, json=answer(NEW, refreshed=True))
+    refresh_access_token(APPID, stale_token=OLD)
+    cache.set(f"wechat_token:{APPID}:access_token", late)  # by a process whose read was slow
+    time.pass_(2)
+    assert get_access_token(APPID) == NEW
+
+
+def test_read__of_many_threads_is_one_request(centre: responses.RequestsMock) -> None:
+    def slow(request: requests.PreparedRequest) -> tuple[int, dict[str, str], str]:
+        sleep(0.2)
+        return 200, {}, json.dumps(answer())
+
+    centre.add_callback("GET", READ, slow)
+    with ThreadPoolExecutor(20) as pool:
+        assert set(pool.map(lambda _: get_access_token(APPID), range(20))) == {OLD}
     assert len(centre.calls) == 1
 
 

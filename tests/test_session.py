@@ -6,6 +6,7 @@ import pickle
 import socket
 import time as real_time
 from collections.abc import Callable, Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -15,9 +16,11 @@ import responses
 from wechat_token import WeChatSession, http_adapter, session
 from wechat_token.exceptions import HostNotAllowed, TokenUnavailable, TransportError
 from wechat_token.models import Account
+from wechat_token.redaction import Secret
 from wechat_token.sandbox import FakeWeChat, Fault
+from wechat_token.shelf import Key
 
-from .conftest import APPID
+from .conftest import APPID, row
 from .leaks import visible
 from .peer import Peer, answering, serving
 from .peer import http as answer
@@ -32,22 +35,22 @@ class Tokens:
     """Stands in for the engine: one token to begin with, and the one a complaint brings."""
 
     def __init__(self) -> None:
-        self.complaints: list[tuple[str | None, str]] = []
+        self.complaints: list[tuple[str, str]] = []
         self.successor = NEW
 
-    def get(self, account: str | None) -> str:
-        return OLD
+    def current_entry(self, key: Key) -> SimpleNamespace:
+        return SimpleNamespace(value=OLD)
 
-    def refresh(self, account: str | None, *, stale_token: str) -> str:
-        self.complaints.append((account, stale_token))
-        return self.successor
+    def complain(self, key: Key, stale: Secret) -> SimpleNamespace:
+        self.complaints.append((key[0], stale.reveal()))
+        return SimpleNamespace(value=self.successor)
 
 
 @pytest.fixture
 def tokens(monkeypatch: pytest.MonkeyPatch) -> Tokens:
     tokens = Tokens()
-    monkeypatch.setattr(session, "get_access_token", tokens.get)
-    monkeypatch.setattr(session, "refresh_access_token", tokens.refresh)
+    monkeypatch.setattr(session, "current_entry", tokens.current_entry)
+    monkeypatch.setattr(session, "complain", tokens.complain)
     return tokens
 
 
@@ -310,7 +313,7 @@ def test_token__of_the_caller_is_refused(wire: responses.RequestsMock, wx: WeCha
 
 
 def test_token__is_quoted(wire: responses.RequestsMock, wx: WeChatSession, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(session, "get_access_token", lambda account: "a&b=c+d/e#f")
+    monkeypatch.setattr(session, "current_entry", lambda key: SimpleNamespace(value="a&b=c+d/e#f"))
     wire.get(f"{BASE}/x", json=FINE)
     wx.get("/x")
     assert sent_tokens(wire) == ["a&b=c+d/e#f"]
@@ -383,6 +386,16 @@ def test_secrecy__failure_in_the_middle_of_a_body_shows_no_token(
         with pytest.raises(TransportError) as caught:
             wx.get("/x")
     assert "canary" not in visible(caught.value)
+
+
+def test_secrecy__failed_complaint_shows_no_token(account: Account, weixin: FakeWeChat, wx: WeChatSession) -> None:
+    wx.get("/cgi-bin/get_api_domain_ip")
+    token = row(account).value.reveal()
+    weixin.kill_token(APPID)
+    weixin.inject(Fault("error", errcode=40125), times=5, endpoint="stable")
+    with pytest.raises(TokenUnavailable) as caught:
+        wx.get("/cgi-bin/user/info")
+    assert token not in visible(caught.value)
 
 
 def test_secrecy__session_can_be_pickled_without_a_token(wire: responses.RequestsMock, wx: WeChatSession) -> None:

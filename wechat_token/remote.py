@@ -64,7 +64,9 @@ _refused: dict[Key, Secret] = {}  # the last token that a complaint got replaced
 
 def look(key: Key, known: Entry | None) -> Entry:
     """The entry to serve. Raises ``CentreUnavailable``, ``TokenUnavailable`` and ``AccountNotFound``."""
-    known = shelf.look_up(key, known) or known
+    found = shelf.look_up(key, known)
+    if found is not None and (known is None or found.loaded_at > known.loaded_at):
+        known = found
     now = clock.now()
     if known is None or now >= known.usable_until:
         return _wait_for(key)
@@ -78,13 +80,19 @@ def look(key: Key, known: Entry | None) -> Entry:
 def complain(key: Key, stale: Secret) -> Entry:
     """Pass a complaint on (R8). The server compares, so repeating it after a lost answer does no harm."""
     known = shelf.recall(key)
-    if known is not None and _refused.get(key) == stale and clock.now() < known.usable_until:
-        return known  # somebody here complained about it before
+    if known is not None and _replaced(known, stale):
+        return known
     entry = _patiently(partial(_ask, "POST", key, "/refresh", {"stale_token": stale}))
     if Secret(entry.value) != stale:
         _refused[key] = stale
     _rests.pop(key, None)
     return shelf.publish(entry)
+
+
+def _replaced(known: Entry, stale: Secret) -> bool:
+    """Whether somebody here complained about ``stale`` before, and ``known`` is what serves since."""
+    complained_about = _refused.get((known.appid, known.kind))
+    return complained_about == stale and Secret(known.value) != stale and clock.now() < known.usable_until
 
 
 # -- reading -------------------------------------------------------------------------------------------------

@@ -25,7 +25,7 @@ from .http_adapter import Exchange, get_adapter
 from .models import Account
 from .platforms.errcodes import DEAD_TOKEN_CODES, read_errcode
 from .redaction import Secret
-from .serving import AccountRef, get_access_token, refresh_access_token
+from .serving import AccountRef, complain, current_entry
 from .transport import base_url, parse, proxies, shielded
 
 # WeChat's entries (wechat-api section 6.1). A token is sent there, to API_BASE_URL, and nowhere else.
@@ -117,12 +117,12 @@ class _TokenAdapter(BaseAdapter):
     ) -> requests.Response:
         settings = get_settings()
         _refuse_unless_ours(request, settings)
-        appid, _kind = resolve(self.appid)
-        token = Secret(get_access_token(appid))
+        key = resolve(self.appid)
+        token = Secret(current_entry(key).value)
         response = _exchange(request, token, settings, timeout, stream=stream)
         if stream or not _says_token_is_dead(response):
             return response
-        successor = Secret(refresh_access_token(appid, stale_token=token.reveal()))
+        successor = Secret(complain(key, token).value)
         if successor == token:  # WeChat accepts it after all: the refusal had another cause
             return response
         _rewind(request)
