@@ -83,7 +83,8 @@ class Browser:
 
     def complaints(self) -> list[str]:
         """What the console says since it was last read: errors of scripts, and what the policy forbade."""
-        return [line["message"] for line in self.driver.get_log("browser") if line["level"] in ("WARNING", "SEVERE")]
+        lines = [line["message"] for line in self.driver.get_log("browser") if line["level"] in ("WARNING", "SEVERE")]
+        return [line for line in lines if "favicon.ico" not in line]  # asked for by the browser, by no page of ours
 
     def press(self, element) -> None:
         """Click what leads to another page, and wait for that page."""
