@@ -42,8 +42,9 @@ class Actors:
         while True:
             self.kernel.sleep(rng.expovariate(rate))
             appid = rng.choice(world.appids)
-            for _ in range(3 if rng.random() < 0.05 else 0):  # several threads want the same at once
-                self.kernel.spawn(process, partial(self.read, appid), "reader")
+            if rng.random() < 0.05:  # several threads and processes want the same at once
+                for other in (process, process, *world.webs):
+                    self._read_in(other, appid)
             self.read(appid)
 
     def look_closely(self, appid: str) -> None:
@@ -54,7 +55,9 @@ class Actors:
             self.kernel.after(delay, partial(self._read_somewhere, appid))
 
     def _read_somewhere(self, appid: str) -> None:
-        process = self.rng.choice(self.world.webs)
+        self._read_in(self.rng.choice(self.world.webs), appid)
+
+    def _read_in(self, process: Process, appid: str) -> None:
         if process.alive:
             self.kernel.spawn(process, partial(self.read, appid), "reader")
 

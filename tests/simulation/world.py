@@ -82,7 +82,9 @@ class World:
         self.cache_trouble_at = -1e9
         self._trouble_at: dict[str | None, float] = {}
         self._quiet_since = -1e9
-        self.beats = [Beat(self, n) for n in range(options.beats + int(self.swarm.two_beats))]
+        self.beats: list[Beat] = []
+        for number in range(options.beats + int(self.swarm.two_beats)):
+            self.beats.append(Beat(self, number))
         self.actors = Actors(self)
         self.calamities = Calamities(self)
 
@@ -92,8 +94,10 @@ class World:
         """Live through the days, then let the faults stop, and see whether everybody has recovered."""
         create_tables()
         with wired(self):
+            drawn, self.swarm = self.swarm, swarms.draw(self.rng, 0.0)
             self.kernel.spawn(self.webs[0], self._add_accounts, "setup")
             self.kernel.run(1.0)
+            self.swarm = drawn
             self.witness.reload()
             for beat in self.beats:
                 beat.start()
