@@ -7,7 +7,7 @@ from itertools import pairwise
 from typing import Any
 
 import pytest
-from hypothesis import assume, given
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from wechat_token import schedule
@@ -88,6 +88,11 @@ rows = st.builds(
 failures = st.builds(failure, classes, lost=st.booleans(), retry_after=st.none() | st.floats(1, 86_400))
 
 
+def for_any(*strategies: Any) -> Any:
+    """``given``, without a time limit on each example: it would make the suite depend on the machine's load."""
+    return lambda test: settings(deadline=None)(given(*strategies)(test))
+
+
 # -- what a row says about its token
 
 
@@ -107,7 +112,7 @@ def test_usable_until__examples(fields, end):
     assert schedule.usable_until(good(**fields), OVERLAP) == end
 
 
-@given(rows)
+@for_any(rows)
 def test_usable_until__never_past_its_life_nor_a_doubt_and_the_overlap(token):
     end = schedule.usable_until(token, OVERLAP)
     if end is not None:
@@ -115,7 +120,7 @@ def test_usable_until__never_past_its_life_nor_a_doubt_and_the_overlap(token):
         assert token.unanswered_since is None or end <= token.unanswered_since + seconds(OVERLAP)
 
 
-@given(rows, moments)
+@for_any(rows, moments)
 def test_is_usable__only_before_the_end(token, now):
     end = schedule.usable_until(token, OVERLAP)
     assert schedule.is_usable(token, now, OVERLAP) == (end is not None and now < end)
@@ -130,7 +135,7 @@ def test_reliable_until__examples(due, end, told):
     assert schedule.reliable_until(ahead(end), None if due is None else ahead(due), NOW, OVERLAP) == ahead(told)
 
 
-@given(moments, maybe_moments, moments)
+@for_any(moments, maybe_moments, moments)
 def test_reliable_until__never_more_than_can_be_relied_on(end, due, now):
     told = schedule.reliable_until(end, due, now, OVERLAP)
     assert told <= end
@@ -145,7 +150,7 @@ def test_callers_turn__without_a_due_time_never():
     assert schedule.callers_turn(None, ahead(1080), GRACE) is None
 
 
-@given(moments, maybe_moments, st.floats(0, 1000))
+@for_any(moments, maybe_moments, st.floats(0, 1000))
 def test_callers_turn__not_before_it_is_due_and_well_before_the_end(due, end, grace):
     turn = schedule.callers_turn(due, end, grace)
     assert due <= turn <= due + seconds(grace)
@@ -201,25 +206,25 @@ def test_decide__own_guard_is_below_wechats(used, action):
     assert decide(token).action is action
 
 
-@given(rows, moments, reasons)
+@for_any(rows, moments, reasons)
 def test_decide__never_a_second_request_under_a_live_lease(token, now, reason):
     decision = decide(token, now, reason)
     assert (decision.action is Action.BUSY) == schedule.lease_is_live(token, now, LEASE)
 
 
-@given(rows, moments, reasons)
+@for_any(rows, moments, reasons)
 def test_decide__fetches_only_within_the_guard(token, now, reason):
     if decide(token, now, reason).action is Action.FETCH:
         assert schedule.calls_today(token, "classic", now) < LIMIT * schedule.GUARD_SHARE
 
 
-@given(rows, moments)
+@for_any(rows, moments)
 def test_decide__never_waits_without_a_time(token, now):
     decision = decide(token, now)
     assert decision.action is Action.FETCH or decision.until > now
 
 
-@given(rows, moments)
+@for_any(rows, moments)
 def test_decide__no_token_and_no_failure_is_never_left_waiting(token, now):
     assume(not schedule.is_usable(token, now, OVERLAP) and not token.failures)
     assert decide(token, now, Reason.CALLER).action is not Action.NOT_DUE
@@ -228,12 +233,12 @@ def test_decide__no_token_and_no_failure_is_never_left_waiting(token, now):
 # -- quotas
 
 
-@given(rows, moments)
+@for_any(rows, moments)
 def test_calls_today__is_a_number_whatever_the_row_holds(token, now):
     assert isinstance(schedule.calls_today(token, "classic", now), int)
 
 
-@given(rows, moments)
+@for_any(rows, moments)
 def test_counted__is_one_more(token, now):
     before = schedule.calls_today(token, "classic", now)
     token.usage = schedule.counted(token, "classic", now)
@@ -255,7 +260,7 @@ def test_counted__a_new_day_begins_at_midnight_in_beijing():
     assert schedule.next_beijing_midnight(midnight - seconds(1)) == midnight
 
 
-@given(moments)
+@for_any(moments)
 def test_next_beijing_midnight__is_ahead_and_within_a_day(now):
     midnight = schedule.next_beijing_midnight(now)
     assert now < midnight <= now + dt.timedelta(days=1)
@@ -277,7 +282,7 @@ def test_forced_refresh_allowed_at__examples(fields, allowed):
     assert schedule.forced_refresh_allowed_at(good(**fields), RULE, "stable_forced", NOW) == allowed
 
 
-@given(st.lists(st.floats(0, 7200), max_size=80))
+@for_any(st.lists(st.floats(0, 7200), max_size=80))
 def test_forced_refresh_allowed_at__twenty_a_day_and_thirty_seconds_apart(waits):
     token, now, sent = good(), NOW, []
     for wait in waits:
@@ -310,7 +315,7 @@ def test_complaint_allowance__a_clock_set_back_takes_nothing_away():
     assert schedule.complaint_allowance(good(complaint_allowance=3.0, complained_at=ahead(900)), NOW) == 3
 
 
-@given(st.lists(st.floats(0, 3000), max_size=200))
+@for_any(st.lists(st.floats(0, 3000), max_size=200))
 def test_complaint_allowance__a_day_costs_the_burst_and_the_refill(waits):
     token, now, probes = good(), NOW, 0
     for wait in waits:
@@ -321,7 +326,7 @@ def test_complaint_allowance__a_day_costs_the_burst_and_the_refill(waits):
     assert probes <= schedule.COMPLAINT_BURST + (now - NOW).total_seconds() * schedule.COMPLAINT_REFILL + 1e-6
 
 
-@given(rows, moments)
+@for_any(rows, moments)
 def test_next_complaint_at__is_when_the_allowance_is_there(token, now):
     at = schedule.next_complaint_at(token, now)
     assert at >= now
@@ -358,7 +363,7 @@ def test_claim__of_a_holder_that_sent_nothing_loses_nothing():
     assert "lost_at" not in schedule.claim(token, NOW, owner="me", lease=LEASE)
 
 
-@given(rows, st.booleans(), st.booleans())
+@for_any(rows, st.booleans(), st.booleans())
 def test_intent__doubts_the_token_if_the_request_displaces_it(token, displaces, forced):
     since = token.unanswered_since
     written(token, schedule.intent(token, NOW, lease=LEASE, endpoint="classic", displaces=displaces, forced=forced))
@@ -409,7 +414,7 @@ def test_after_success__a_lost_request_has_settled():
     assert token.due_at > ahead(5000)
 
 
-@given(rows, lives, chances, st.sampled_from(["stable", "classic"]))
+@for_any(rows, lives, chances, st.sampled_from(["stable", "classic"]))
 def test_after_success__due_within_the_rule_and_before_the_end(token, life, chance, endpoint):
     token.sent_at, token.lost_at = ago(0.2), None
     renewal = SOURCE.renewal(Account(endpoint=endpoint), life)
@@ -421,7 +426,7 @@ def test_after_success__due_within_the_rule_and_before_the_end(token, life, chan
         assert left >= renewal.latest - 1e-3
 
 
-@given(rows, lives, chances, st.booleans())
+@for_any(rows, lives, chances, st.booleans())
 def test_after_success__ends_every_streak_and_the_lease(token, life, chance, same):
     version = token.version
     succeed(token, life, chance=chance, same=same)
@@ -431,7 +436,7 @@ def test_after_success__ends_every_streak_and_the_lease(token, life, chance, sam
     assert not (same and version and token.rejected_version == token.version)
 
 
-@given(st.floats(0, 29.9), lives)
+@for_any(st.floats(0, 29.9), lives)
 def test_after_success__trust_after_a_loss_is_for_the_overlap_and_repaired_in_time(since_loss, life):
     token = succeed(good(sent_at=NOW, unanswered_since=ago(since_loss), lost_at=ago(since_loss)), life)
     assert schedule.usable_until(token, OVERLAP) <= ahead(OVERLAP)
@@ -476,7 +481,7 @@ def test_after_failure__stable_loses_nothing():
     assert fail(good(), failure(lost=True), displaces=False).unanswered_since is None
 
 
-@given(rows, failures, st.booleans(), chances)
+@for_any(rows, failures, st.booleans(), chances)
 def test_after_failure__is_always_visible_and_due_again(token, error, displaces, chance):
     count = token.failures
     fail(token, error, displaces=displaces, chance=chance)
@@ -486,13 +491,13 @@ def test_after_failure__is_always_visible_and_due_again(token, error, displaces,
     assert NOW < token.due_at <= NOW + schedule.LONGEST_WAIT
 
 
-@given(rows, chances)
+@for_any(rows, chances)
 def test_after_failure__a_loss_is_repaired_within_thirty_seconds(token, chance):
     """A beat tick of five seconds is still to be added."""
     assert fail(token, failure(lost=True), chance=chance).due_at <= ahead(25)
 
 
-@given(rows, failures, chances)
+@for_any(rows, failures, chances)
 def test_after_failure__no_failure_ever_improves_a_token(token, error, chance):
     before = schedule.usable_until(token, OVERLAP)
     fail(token, error, chance=chance)
@@ -537,14 +542,14 @@ def test_retry_delay__wechat_may_say_how_long():
     assert 3600 <= delay(failure(ErrorClass.HUMAN, retry_after=3600)) < 3960
 
 
-@given(failures, st.integers(0, 10_000), st.floats(0, 10_000), chances)
+@for_any(failures, st.integers(0, 10_000), st.floats(0, 10_000), chances)
 def test_retry_delay__never_a_loop_never_for_ever(error, failed, left, chance):
     wait = delay(error, failures=failed, left=left, chance=chance)
     assert seconds(wait) <= schedule.LONGEST_WAIT
     assert wait >= 1.0
 
 
-@given(st.integers(0, 40), chances)
+@for_any(st.integers(0, 40), chances)
 def test_retry_delay__grows_with_the_streak(failed, chance):
     left = 1e6
     assert delay(failure(), failures=failed, left=left, chance=chance) <= delay(
@@ -555,7 +560,7 @@ def test_retry_delay__grows_with_the_streak(failed, chance):
 # -- overtaken, edited, refused
 
 
-@given(rows)
+@for_any(rows)
 def test_overtaken__repairs_within_thirty_seconds_unless_somebody_is_at_it(token):
     written(token, schedule.overtaken(token, ago(20), NOW, lease=LEASE))
     assert token.lost_at == NOW
@@ -586,7 +591,7 @@ def test_rejected__perhaps_by_our_own(fields):
     assert "foreign_refreshes" not in schedule.rejected(good(**fields), NOW)
 
 
-@given(rows)
+@for_any(rows)
 def test_rejected__is_served_no_more(token):
     assume(token.version)
     assert schedule.usable_until(written(token, schedule.rejected(token, NOW)), OVERLAP) is None

@@ -52,9 +52,9 @@ class Actors:
         if not self.world.options.reads:
             return
         for delay in (self.rng.uniform(0.0, 3.0), OVERLAP + self.rng.uniform(-2.0, 5.0)):
-            self.kernel.after(delay, partial(self._read_somewhere, appid))
+            self.kernel.after(delay, partial(self.read_somewhere, appid))
 
-    def _read_somewhere(self, appid: str) -> None:
+    def read_somewhere(self, appid: str) -> None:
         self._read_in(self.rng.choice(self.world.webs), appid)
 
     def _read_in(self, process: Process, appid: str) -> None:

@@ -18,7 +18,6 @@ class SharedCache:
     def __init__(self, world: World) -> None:
         self.world = world
         self.content: dict[str, tuple[float, Any]] = {}
-        self.forgotten_deletes: set[str] = set()  # keys whose deletion never arrived
 
     def __getitem__(self, alias: str) -> SharedCache:
         return self  # it is its own ``django.core.cache.caches``
@@ -43,15 +42,11 @@ class SharedCache:
     def flush(self) -> None:
         self.content.clear()
 
-    def poison(self) -> None:
-        """Garbage under one key, another account's entry under a second one."""
-        rng, keys = self.world.rng, list(self.content)
-        if not keys:
-            return
-        victim, other = rng.choice(keys), rng.choice(keys)
-        ends, _value = self.content[victim]
-        foreign = self.content[other][1]
-        self.content[victim] = (ends, rng.choice([foreign, "gAAAAA-garbage", "", 17, b"\xff\x00", foreign]))
+    def poison(self, victim: str, other: str) -> None:
+        """Put garbage, or the entry of another account, where the victim's entry is."""
+        ends, foreign = self.content.get(_key(other), (self.world.kernel.now + 60.0, "garbage"))
+        value = self.world.rng.choice([foreign, foreign, "gAAAAA-garbage", "", 17, b"\xff\x00"])
+        self.content[_key(victim)] = (ends, value)
 
     def _pass(self) -> None:
         world = self.world
@@ -61,3 +56,7 @@ class SharedCache:
         if world.kernel.now < host.cache_down_until or (swarm.cache_error and world.rng.random() < swarm.cache_error):
             world.cache_trouble_at = world.kernel.now
             raise CacheDown
+
+
+def _key(appid: str) -> str:
+    return f"wechat_token:{appid}:access_token"

@@ -28,7 +28,7 @@ class Calamities:
         """Let every fault the swarm has drawn happen at its rate."""
         site: dict[str, Callable[[], None]] = {
             "outages": self.outage, "database_outages": self.database_outage, "cache_outages": self.cache_outage,
-            "cache_flushes": self.world.cache.flush, "cache_poisonings": self.world.cache.poison,
+            "cache_flushes": self.world.cache.flush, "cache_poisonings": self.poison_cache,
             "restarts": self.restart, "freezes": self.freeze, "beat_gaps": self.beat_gap,
             "clock_steps": self.clock_step,
         }  # fmt: skip
@@ -103,6 +103,15 @@ class Calamities:
                 host.cache_down_since = self.kernel.now
             host.cache_down_until = max(host.cache_down_until, self.kernel.now + seconds)
         self.world.note(None, "fault: cache down for %.0f s", seconds)
+
+    def poison_cache(self) -> None:
+        """Soon after the other account was read, so that its entry is still trusted, and soon read."""
+        world = self.world
+        victim, other = self.rng.choice(world.appids), self.rng.choice(world.appids)
+        world.actors.read_somewhere(other)
+        self.kernel.after(1.0, partial(world.cache.poison, victim, other))
+        for _ in range(3):
+            self.kernel.after(self.rng.uniform(1.0, 5.0), partial(world.actors.read_somewhere, victim))
 
     def restart(self) -> None:
         process = self.rng.choice(self.world.workers + self.world.webs)
