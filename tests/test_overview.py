@@ -138,19 +138,3 @@ def test_as_json__garbled_usage_is_no_obstacle(account, time):
     Token.objects.update(usage=["x"])
     (entry,) = overview.as_json(overview.lines(time.now()), time.now())["accounts"]
     assert entry["calls_today"] == {}
-
-
-@pytest.mark.parametrize(
-    ("seconds", "text"),
-    [
-        (0, "0 s"),
-        (59.9, "59 s"),
-        (60, "1 min"),
-        (61, "1 min 1 s"),
-        (7199, "1 h 59 min"),
-        (7200, "2 h"),
-        (90000, "1 d 1 h"),
-    ],
-)
-def test_duration__two_units(seconds, text):
-    assert overview.duration(seconds) == text

@@ -22,11 +22,23 @@ from django.utils.crypto import get_random_string
 from django.utils.translation import gettext as _
 from django.utils.translation import ngettext
 
-from . import checks, clock, conf, odd_rows, overview, remote, rotation, schedule, ticking, transactions, transport
+from . import (
+    checks,
+    clock,
+    conf,
+    odd_rows,
+    overview,
+    remote,
+    rotation,
+    schedule,
+    states,
+    ticking,
+    transactions,
+    transport,
+)
 from .conf import get_settings
 from .exceptions import TokenUnavailable, UpstreamError, WeChatTokenError
 from .models import ACCESS_TOKEN, Account, Token
-from .states import OVERDUE_AFTER
 
 SKEW_TOLERATED = 30.0  # seconds: hosts with good clocks are within one second of each other
 SLOWEST_TICK = 60.0  # seconds between ticks; the stable endpoint leaves two minutes for a renewal
@@ -182,7 +194,7 @@ def examine_wechat() -> Findings:
         yield Finding(
             Level.WARNING, _("clock"),
             _("This host's clock is off by %(time)s against WeChat's.")
-            % {"time": overview.duration(abs(answer.skew))},
+            % {"time": states.duration(abs(answer.skew))},
             _("Let NTP set it: hosts that share the database have to agree on the time."),
         )  # fmt: skip
 
@@ -203,7 +215,7 @@ def examine_remote() -> Findings:
         yield Finding(Level.PROBLEM, _("token server"), str(error), advice)
         return
     text = _("A token of %(appid)s can be had, good for %(time)s.")
-    life = overview.duration(entry.expires_in(clock.now()))
+    life = states.duration(entry.expires_in(clock.now()))
     yield Finding(Level.OK, _("token server"), text % {"appid": settings.remote_appid, "time": life})
 
 
@@ -254,7 +266,7 @@ def _examine_ticks(ticks: list[ticking.Tick], now: dt.datetime) -> Findings:
             yield Finding(
                 Level.WARNING, _("beat"),
                 _("“%(name)s” runs every %(time)s only.")
-                % {"name": tick.name, "time": overview.duration(tick.every)},
+                % {"name": tick.name, "time": states.duration(tick.every)},
                 _("Set its interval to a few seconds in the admin under Periodic tasks: a tick with nothing to do is "
                   "one query."),
             )  # fmt: skip
@@ -264,14 +276,14 @@ def _examine_ticks(ticks: list[ticking.Tick], now: dt.datetime) -> Findings:
         yield Finding(Level.WARNING, _("beat"), _("Beat has not run the tick yet."), start)
         return
     ago = max((now - last).total_seconds(), 0.0)
-    text = _("Beat last ran the tick %(time)s ago.") % {"time": overview.duration(ago)}
+    text = _("Beat last ran the tick %(time)s ago.") % {"time": states.duration(ago)}
     silent = ago > ticking.WRITTEN_DOWN_WITHIN + min(tick.every or 0.0 for tick in enabled)
     yield Finding(Level.WARNING if silent else Level.OK, _("beat"), text, start if silent else "")
 
 
 def _examine_overdue(now: dt.datetime) -> Findings:
     """Tokens waiting for their renewal are the proof that no worker gets the tick; the rest is circumstance."""
-    overdue = Token.objects.due(now - schedule.seconds(OVERDUE_AFTER))
+    overdue = Token.objects.due(now - schedule.seconds(states.OVERDUE_AFTER))
     oldest = overdue.values_list("due_at", flat=True).first()
     if oldest is None:
         yield Finding(Level.OK, _("worker"), _("No token is overdue."))
@@ -282,7 +294,7 @@ def _examine_overdue(now: dt.datetime) -> Findings:
     )
     yield Finding(
         Level.PROBLEM, _("worker"),
-        text % {"count": count, "time": overview.duration((now - oldest).total_seconds())},
+        text % {"count": count, "time": states.duration((now - oldest).total_seconds())},
         _("Start: celery -A PROJECT worker, and beat. At once, without them: manage.py wechat_token refresh."),
     )  # fmt: skip
 
@@ -323,8 +335,12 @@ def examine_accounts() -> Findings:
         return
     for line in active:
         if line.needs_somebody:
-            error = f" {line.token.error}" if line.token.failures else ""
-            text = f"{line.account.appid}: {line.report.label}.{error}"
+            text = _("%(appid)s: %(state)s. %(error)s") % {
+                "appid": line.account.appid,
+                "state": line.report.label,
+                "error": line.token.error if line.token.failures else "",
+            }
+            text = text.strip()
             yield Finding(Level.PROBLEM, _("accounts"), text, line.action)
         if line.token.egress_ip:
             yield Finding(

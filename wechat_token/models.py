@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 from django.core.exceptions import ValidationError
 from django.db import models, transaction
 from django.utils.translation import gettext_lazy as _
+from django.utils.translation import pgettext_lazy
 
 from .encryption import EncryptedTextField
 from .exceptions import ErrorClass
@@ -50,7 +51,7 @@ class Account(models.Model):
             "Classic: every call kills the token before it."
         ),
     )  # fmt: skip
-    is_active = models.BooleanField(_("active"), default=True)
+    is_active = models.BooleanField(pgettext_lazy("account", "active"), default=True)
     is_default = models.BooleanField(
         _("default"), default=False, help_text=_("Used where code asks for a token without naming an account.")
     )
@@ -245,7 +246,7 @@ class KeyUsage(models.Model):
 
     key = models.ForeignKey(ClientKey, models.CASCADE, related_name="usage", verbose_name=_("client key"))
     appid = models.CharField(
-        _("AppID"), max_length=64, blank=True, help_text=_("Empty: accounts this key may not use.")
+        _("AppID"), max_length=64, blank=True, help_text=_("Empty: requests for accounts that this key may not use.")
     )
     day = models.DateField(_("day"))
     reads = models.PositiveBigIntegerField(_("reads"), default=0)

@@ -10,7 +10,7 @@ from typing import Any
 
 from django.utils import timezone
 from django.utils.translation import gettext as _
-from django.utils.translation import gettext_lazy
+from django.utils.translation import gettext_lazy, pgettext
 
 from . import schedule, states
 from .conf import get_settings
@@ -127,7 +127,8 @@ def _iso(moment: dt.datetime | None) -> str | None:
 def table(found: Iterable[Line]) -> list[str]:
     """Aligned columns, and under a row its last error and what to do."""
     entries = list(found)
-    heads = [_("AppID"), _("Name"), _("Endpoint"), _("State"), _("Time left"), _("Due"), _("Failures")]
+    name = pgettext("account", "Name")
+    heads = [_("AppID"), name, _("Endpoint"), _("State"), _("Time left"), _("Due"), _("Failures")]
     rows = [_cells(line) for line in entries]
     widths = [max(map(_width, column)) for column in zip(heads, *rows, strict=True)]
     printed = [_aligned(heads, widths)]
@@ -145,7 +146,7 @@ def _cells(line: Line) -> list[str]:
         name.strip() or "-",
         line.account.endpoint,
         str(report.label),
-        duration(report.seconds_left) if report.seconds_left else "-",
+        states.duration(report.seconds_left) if report.seconds_left else "-",
         _due(token.due_at, line.now) if line.account.is_active else "-",
         str(token.failures),
     ]
@@ -158,7 +159,7 @@ def _due(due_at: dt.datetime | None, now: dt.datetime) -> str:
     if abs(left) < 1:
         return _("now")
     text = _("in %(time)s") if left >= 0 else _("%(time)s ago")
-    return text % {"time": duration(abs(left))}
+    return text % {"time": states.duration(abs(left))}
 
 
 def _notes(line: Line) -> Iterable[str]:
@@ -170,16 +171,6 @@ def _notes(line: Line) -> Iterable[str]:
         yield _("to do: %(action)s") % {"action": line.action}
     if line.has_rival:
         yield RIVAL % {"count": token.foreign_refreshes}
-
-
-def duration(seconds: float) -> str:
-    """Two units are enough to plan by: ``1 h 59 min``."""
-    rest = int(seconds)
-    for size, unit, smaller_size, smaller in ((86400, "d", 3600, "h"), (3600, "h", 60, "min"), (60, "min", 1, "s")):
-        if rest >= size:
-            small = rest % size // smaller_size
-            return f"{rest // size} {unit}" + (f" {small} {smaller}" if small else "")
-    return f"{rest} s"
 
 
 def _aligned(cells: Iterable[str], widths: Iterable[int]) -> str:

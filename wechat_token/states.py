@@ -7,6 +7,7 @@ import enum
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from django.utils.translation import gettext
 from django.utils.translation import gettext_lazy as _
 
 from . import schedule
@@ -89,3 +90,21 @@ def action_for(token: Token) -> str:
     if not token.failures or token.errcode is None:
         return ""
     return lookup(token.errcode).advise(token.egress_ip)
+
+
+def duration(seconds: float) -> str:
+    """``1 h 52 min``: the two largest units at most, down to the minute."""
+    minutes, rest = divmod(max(int(seconds), 0), 60)
+    hours, minutes = divmod(minutes, 60)
+    days, hours = divmod(hours, 24)
+    if days and hours:
+        return gettext("%(days)d d %(hours)d h") % {"days": days, "hours": hours}
+    if days:
+        return gettext("%(days)d d") % {"days": days}
+    if hours and minutes:
+        return gettext("%(hours)d h %(minutes)d min") % {"hours": hours, "minutes": minutes}
+    if hours:
+        return gettext("%(hours)d h") % {"hours": hours}
+    if minutes:
+        return gettext("%(minutes)d min") % {"minutes": minutes}
+    return gettext("%(seconds)d s") % {"seconds": rest}

@@ -29,7 +29,7 @@ def test_refresh__stores_a_token_and_logs_who_asked(boss, account, weixin):
     assert weixin.is_valid(row(account).value.reveal())
     entry = RefreshLog.objects.get()
     assert (entry.reason, entry.client, entry.outcome) == ("admin", "boss", "renewed")
-    assert told(response) == [f"Account {APPID} has a new token, good for 2 h 0 min."]
+    assert told(response) == [f"Account {APPID} has a new token, good for 2 h."]
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,7 @@ from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 from django.views.decorators.debug import sensitive_post_parameters
 
-from .. import clock
+from .. import clock, states
 from ..forms import AccountForm
 from ..models import ACCESS_TOKEN, Account, RefreshLog, Token
 from . import words
@@ -83,8 +83,7 @@ class AccountAdmin(TokenViews, _ModelAdmin):
         if account.is_active:
             failure = words.problem(token)
             if failure is not None:
-                code = f" ({failure.errcode})" if failure.errcode is not None else ""
-                cell += _unfolding(f"{failure.summary}{code}", failure.action)
+                cell += _unfolding(words.coded(failure.errcode, failure.summary), failure.action)
             foreign = words.foreign_hint(token, now)
             if foreign:
                 cell += _unfolding(_("Used by another system."), foreign)
@@ -94,7 +93,7 @@ class AccountAdmin(TokenViews, _ModelAdmin):
     def time_left(self, account: Account) -> SafeString | str:
         token = _listed_token(account)
         left = report(token, clock.now()).seconds_left if token is not None and account.is_active else 0
-        return format_html('<span class="wt-nowrap">{}</span>', words.duration(left)) if left else NOTHING
+        return format_html('<span class="wt-nowrap">{}</span>', states.duration(left)) if left else NOTHING
 
     @admin.display(description=gettext_lazy("last refresh"))
     def last_refresh(self, account: Account) -> SafeString | str:

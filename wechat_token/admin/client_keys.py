@@ -89,7 +89,7 @@ class ClientKeyAdmin(_ModelAdmin):
             }
         return shown or _("none")
 
-    @admin.display(description=gettext_lazy("may"), ordering="may_refresh")
+    @admin.display(description=gettext_lazy("rights"), ordering="may_refresh")
     def rights(self, key: ClientKey) -> str:
         return _("read, complain") if key.may_refresh else _("read")
 

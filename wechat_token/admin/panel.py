@@ -57,7 +57,8 @@ def panel(token: Token, log: list[RefreshLog]) -> Panel:
 
 
 def _facts(token: Token, state: states.Report, now: dt.datetime) -> list[tuple[str, str]]:
-    facts = [(_("Token"), f"{token.value} ({_('version %d') % token.version})" if token.version else "–")]
+    masked = _("%(token)s (version %(version)d)") % {"token": token.value, "version": token.version}
+    facts = [(_("Token"), masked if token.version else "–")]
     if token.version:
         facts += [
             (_("Issued"), words.moment(token.issued_at, now)),

@@ -18,6 +18,7 @@ from ..models import Endpoint
 from ..platforms.errcodes import explain, lookup
 from ..refresh import Outcome, Status
 from ..schedule import Reason
+from ..states import duration
 
 if TYPE_CHECKING:
     from django.utils.functional import _StrOrPromise
@@ -34,21 +35,6 @@ REASONS: Final[dict[str, _StrOrPromise]] = {
 
 # How long a foreign refresh (R14) is worth a word in the list; the account's own page keeps it for good.
 FOREIGN_IS_NEWS: Final = dt.timedelta(days=7)
-
-
-def duration(seconds: float) -> str:
-    """``1 h 52 min``: the two largest units at most."""
-    whole = max(int(seconds), 0)
-    minutes, rest = divmod(whole, 60)
-    hours, minutes = divmod(minutes, 60)
-    days, hours = divmod(hours, 24)
-    if days:
-        return _("%(days)d d %(hours)d h") % {"days": days, "hours": hours}
-    if hours:
-        return _("%(hours)d h %(minutes)d min") % {"hours": hours, "minutes": minutes}
-    if minutes:
-        return _("%(minutes)d min") % {"minutes": minutes}
-    return _("%(seconds)d s") % {"seconds": rest}
 
 
 def moment(at: dt.datetime | None, now: dt.datetime) -> str:
@@ -89,11 +75,11 @@ def problem(token: Token) -> Problem | None:
         summary, action = str(meaning.summary), meaning.advise(token.egress_ip)
     elif token.error_class == ErrorClass.QUOTA:
         summary = _("A limit of calls is reached.")
-        action = _("Nothing to do at once: it is tried again when the limit allows.")
+        action = _("Nothing to do at once: it is retried when the limit allows.")
     else:
         summary = _("No usable answer came from WeChat.")
         action = _(
-            "It is tried again by itself. If it lasts, check DNS, the firewall and any proxy on the way to WeChat."
+            "It is retried automatically. If it lasts, check DNS, the firewall and any proxy on the way to WeChat."
         )
     return Problem(summary, action, token.error, token.errcode, token.rid, token.egress_ip, token.failed_at)
 
@@ -121,7 +107,12 @@ def log_meaning(entry: RefreshLog) -> str:
     """A log row's error in the reader's language; '' if it had none."""
     if entry.errcode is None:
         return entry.error
-    return f"{lookup(entry.errcode).summary} ({entry.errcode})"
+    return coded(entry.errcode, str(lookup(entry.errcode).summary))
+
+
+def coded(errcode: int | None, summary: str) -> str:
+    """A summary with the code that operators search the web for."""
+    return summary if errcode is None else _("%(errcode)d: %(summary)s") % {"errcode": errcode, "summary": summary}
 
 
 # -- what became of a refresh ----------------------------------------------------------------------

@@ -108,7 +108,7 @@ _FETCHING: Final[dict[int, Meaning]] = {
     -1: Meaning(
         ErrorClass.TRANSIENT,
         _("WeChat is busy."),
-        _("Nothing to do: it is tried again by itself."),
+        _("Nothing to do: it is retried automatically."),
     ),
     40001: Meaning(_H, _("The AppSecret is wrong or belongs to another account."), _ENTER_SECRET),
     40002: Meaning(_H, _("WeChat does not accept the grant_type."), _REPORT_BUG),
@@ -260,7 +260,7 @@ NO_ANSWER: Final = Meaning(
     ErrorClass.TRANSIENT,
     _("No answer arrived from WeChat."),
     _(
-        "It is tried again by itself. If it lasts, check DNS, the firewall and the proxy between this "
+        "It is retried automatically. If it lasts, check DNS, the firewall and the proxy between this "
         "server and api.weixin.qq.com; API_BASE_URL can name another of WeChat's entries, such as "
         "api2.weixin.qq.com."
     ),
@@ -269,7 +269,7 @@ UNUSABLE_ANSWER: Final = Meaning(
     ErrorClass.TRANSIENT,
     _("Something other than WeChat's documented answer arrived."),
     _(
-        "It is tried again by itself. If it lasts, check API_BASE_URL, and whether a proxy or a login page "
+        "It is retried automatically. If it lasts, check API_BASE_URL, and whether a proxy or a login page "
         "of the network answers in WeChat's place."
     ),
 )

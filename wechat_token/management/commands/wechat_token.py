@@ -18,7 +18,7 @@ from django.db import DatabaseError, IntegrityError, connections
 from django.utils.translation import gettext as _
 from django.utils.translation import ngettext
 
-from wechat_token import checks, clock, doctor, keys, overview, rotation, transactions
+from wechat_token import checks, clock, doctor, keys, overview, rotation, states, transactions
 from wechat_token.directory import token_row
 from wechat_token.exceptions import AccountError, WeChatTokenError
 from wechat_token.forms import AccountForm
@@ -287,8 +287,8 @@ def _refresh(token: Token) -> tuple[str, bool]:
 def _in_words(outcome: Outcome) -> tuple[str, bool]:
     now = clock.now()
     token, until = outcome.token, outcome.until
-    wait = overview.duration((until - now).total_seconds()) if until is not None and until > now else ""
-    life = overview.duration((token.expires_at - now).total_seconds()) if token.expires_at is not None else ""
+    wait = states.duration((until - now).total_seconds()) if until is not None and until > now else ""
+    life = states.duration((token.expires_at - now).total_seconds()) if token.expires_at is not None else ""
     match outcome.status:
         case Status.RENEWED:
             return _("renewed, good for %(time)s.") % {"time": life}, True
