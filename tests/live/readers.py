@@ -1,18 +1,22 @@
 """Children of the live tests: many real processes that ask for a token at one moment, or one that asks for ever.
 
 ``python -m tests.live.readers stampede APPID N``: fork N processes, release them at once, print a JSON list of
-what each got. ``python -m tests.live.readers loop APPID SECONDS``: read ten times a second; one JSON line a read.
-``python -m tests.live.readers complain APPID N TOKEN``: N processes complain about TOKEN at once.
+what each got. ``complain APPID N TOKEN``: N processes complain about TOKEN at once.
+``loop APPIDS SECONDS [PAUSE]``: read in turn the tokens of the AppIDs, which commas separate; a JSON line a read.
+``http APPIDS SECONDS PAUSE URL``: the same over HTTP with the client key in ``$WECHAT_TOKEN_LIVE_KEY``.
 """
 
 from __future__ import annotations
 
+import http.client
+import itertools
 import json
 import os
 import sys
 import time
 from collections.abc import Callable
 from typing import Any
+from urllib.parse import urlsplit
 
 import django
 
@@ -30,7 +34,8 @@ def at_once(processes: int, work: Callable[[], Any]) -> list[Any]:
                 result = work()
             except Exception as exc:
                 result = f"{type(exc).__name__}: {exc}"
-            os.write(write, json.dumps(result).encode())
+            with os.fdopen(write, "w") as pipe:
+                json.dump(result, pipe)
             os._exit(0)
         os.close(write)
         pipes.append(read)
@@ -45,31 +50,55 @@ def at_once(processes: int, work: Callable[[], Any]) -> list[Any]:
     return results
 
 
-def loop(appid: str, seconds: float) -> None:
-    from wechat_token import get_access_token
-
+def loop(appids: list[str], seconds: float, pause: float, read: Callable[[str], str]) -> None:
+    """Read in turn and say so, one line a read. ``asked`` and ``at``: when the question and the answer came."""
     end = time.time() + seconds
-    while time.time() < end:
+    for appid in itertools.cycle(appids):
         asked = time.time()
+        if asked >= end:
+            return
         try:
-            got: dict[str, Any] = {"token": get_access_token(appid)}
+            got: dict[str, Any] = {"token": read(appid)}
         except Exception as exc:
             got = {"error": f"{type(exc).__name__}: {exc}"}
-        print(json.dumps({"asked": asked, "at": time.time(), **got}), flush=True)
-        time.sleep(0.1)
+        print(json.dumps({"appid": appid, "asked": asked, "at": time.time(), **got}), flush=True)
+        time.sleep(pause)
+
+
+def over_http(url: str) -> Callable[[str], str]:
+    """A reader that is no Django process, one connection a read."""
+    address = urlsplit(url).netloc
+    headers = {"Authorization": f"Bearer {os.environ['WECHAT_TOKEN_LIVE_KEY']}"}
+
+    def read(appid: str) -> str:
+        connection = http.client.HTTPConnection(address, timeout=20)
+        try:
+            connection.request("GET", f"/wechat/accounts/{appid}/access_token", headers=headers)
+            answer = connection.getresponse()
+            body = json.loads(answer.read())
+        finally:
+            connection.close()
+        if answer.status != 200:
+            raise RuntimeError(f"HTTP {answer.status}: {body['error']['code']}")
+        return str(body["access_token"])
+
+    return read
 
 
 def main() -> None:
+    what, appid, *rest = sys.argv[1:]
+    if what == "http":
+        loop(appid.split(","), float(rest[0]), float(rest[1]), over_http(rest[2]))
+        return
     django.setup()
     from wechat_token import get_access_token, refresh_access_token
 
-    what, appid, *rest = sys.argv[1:]
     if what == "stampede":
         print(json.dumps(at_once(int(rest[0]), lambda: get_access_token(appid))))
     elif what == "complain":
         print(json.dumps(at_once(int(rest[0]), lambda: refresh_access_token(appid, stale_token=rest[1]))))
     else:
-        loop(appid, float(rest[0]))
+        loop(appid.split(","), float(rest[0]), float(rest[1]) if rest[1:] else 0.1, get_access_token)
 
 
 if __name__ == "__main__":

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import uuid
-from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, closing, contextmanager
+from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
 POSTGRES = os.environ.get("TEST_POSTGRES_URL", "postgres://root@127.0.0.1:5432/postgres")
@@ -29,18 +30,52 @@ def missing(name: str) -> str:
 def scratch_database(name: str) -> Iterator[str]:
     """The URL of a new, empty database, dropped at the end."""
     scratch = f"wechat_token_{uuid.uuid4().hex[:12]}"
-    with _ADMIN[name]() as execute:
+    url = urlsplit(POSTGRES if name == "postgres" else MARIADB)._replace(path=f"/{scratch}")
+    with admin(name) as execute:
         execute(f"CREATE DATABASE {scratch}" + (" CHARACTER SET utf8mb4" if name == "mariadb" else ""))
+        if name == "mariadb":  # a user of its own, whose rights can be taken away without touching anybody else
+            execute(f"CREATE USER {scratch}@'%'")
+            execute(f"GRANT ALL ON {scratch}.* TO {scratch}@'%'")
+            url = url._replace(netloc=f"{scratch}@{url.hostname}:{url.port or 3306}")
     try:
-        url = urlsplit(POSTGRES if name == "postgres" else MARIADB)
-        yield urlunsplit(url._replace(path=f"/{scratch}"))
+        yield urlunsplit(url)
     finally:
-        with _ADMIN[name]() as execute:
+        with admin(name) as execute:
             execute(f"DROP DATABASE {scratch}" + (" WITH (FORCE)" if name == "postgres" else ""))
+            if name == "mariadb":
+                execute(f"DROP USER {scratch}@'%'")
+
+
+def admin(name: str) -> AbstractContextManager[Any]:
+    """A connection that may do everything at this service, as a context manager."""
+    return _ADMIN[name]()
+
+
+def through(url: str, port: int) -> str:
+    """The same service, reached by another loopback port."""
+    parts = urlsplit(url)
+    userinfo, at, _ = parts.netloc.rpartition("@")
+    return urlunsplit(parts._replace(netloc=f"{userinfo}{at}127.0.0.1:{port}"))
+
+
+def forget_run(run: str, *, redis: bool, broker: str) -> None:
+    """Delete what one run left behind: its keys in Redis, its queue at RabbitMQ."""
+    if redis or broker == "redis":
+        delete_keys(f"{run}*")
+    if broker == "rabbitmq":
+        with _rabbitmq() as connection, connection.channel() as channel:
+            channel.queue_delete(run)
+            channel.exchange_delete(run)
+
+
+def delete_keys(pattern: str) -> int:
+    """Delete these keys in Redis, never others; how many there were."""
+    with _redis() as client:
+        return sum(client.delete(key) for key in client.scan_iter(pattern, count=1000))
 
 
 @contextmanager
-def _postgres():
+def _postgres() -> Iterator[Callable[..., Any]]:
     import psycopg
 
     with psycopg.connect(POSTGRES, connect_timeout=2, autocommit=True) as connection:
@@ -48,7 +83,13 @@ def _postgres():
 
 
 @contextmanager
-def _mariadb():
+def _mariadb() -> Iterator[Callable[..., Any]]:
+    with cursor_of_mariadb() as cursor:
+        yield cursor.execute
+
+
+@contextmanager
+def cursor_of_mariadb() -> Iterator[Any]:
     import MySQLdb
 
     url = urlsplit(MARIADB)
@@ -58,11 +99,11 @@ def _mariadb():
             connect_timeout=2,
         )
     ) as connection:  # fmt: skip
-        yield connection.cursor().execute
+        yield connection.cursor()
 
 
 @contextmanager
-def _redis():
+def _redis() -> Iterator[Any]:
     import redis
 
     with redis.Redis.from_url(REDIS, socket_connect_timeout=2, socket_timeout=2) as client:
@@ -71,7 +112,7 @@ def _redis():
 
 
 @contextmanager
-def _rabbitmq():
+def _rabbitmq() -> Iterator[Any]:
     import kombu
 
     with kombu.Connection(RABBITMQ, connect_timeout=2) as connection:
@@ -79,4 +120,9 @@ def _rabbitmq():
         yield connection
 
 
-_ADMIN = {"postgres": _postgres, "mariadb": _mariadb, "redis": _redis, "rabbitmq": _rabbitmq}
+_ADMIN: dict[str, Callable[[], AbstractContextManager[Any]]] = {
+    "postgres": _postgres,
+    "mariadb": _mariadb,
+    "redis": _redis,
+    "rabbitmq": _rabbitmq,
+}

@@ -4,7 +4,13 @@ import json
 import os
 
 from example_project.settings import *  # noqa: F403  the point of this file
-from example_project.settings import CACHES, CELERY_BROKER_TRANSPORT_OPTIONS, CELERY_BROKER_URL, WECHAT_TOKEN
+from example_project.settings import (
+    CACHES,
+    CELERY_BROKER_TRANSPORT_OPTIONS,
+    CELERY_BROKER_URL,
+    DATABASES,
+    WECHAT_TOKEN,
+)
 
 _run = os.environ["WECHAT_TOKEN_LIVE_RUN"]
 CACHES["default"]["KEY_PREFIX"] = _run
@@ -12,3 +18,11 @@ if CELERY_BROKER_URL.startswith("redis"):
     CELERY_BROKER_TRANSPORT_OPTIONS["global_keyprefix"] = f"{_run}:"
 CELERY_TASK_DEFAULT_QUEUE = _run
 WECHAT_TOKEN.update(json.loads(os.environ.get("WECHAT_TOKEN_LIVE_SETTINGS", "{}")))
+
+_isolation = os.environ.get("WECHAT_TOKEN_LIVE_ISOLATION")
+if _isolation and DATABASES["default"]["ENGINE"].endswith("postgresql"):
+    from psycopg import IsolationLevel
+
+    DATABASES["default"]["OPTIONS"]["isolation_level"] = IsolationLevel[_isolation.upper().replace(" ", "_")]
+elif _isolation:
+    DATABASES["default"]["OPTIONS"]["isolation_level"] = _isolation

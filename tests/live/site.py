@@ -14,10 +14,13 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from wechat_token.sandbox import FakeWeChat, FakeWeChatServer
 
 from . import services
+from .databases import Database
+from .link import Link
 
 ROOT = Path(__file__).resolve().parents[2]
 SECRET = "live-secret-0123456789abcdef0123"
@@ -25,9 +28,13 @@ SECRET = "live-secret-0123456789abcdef0123"
 
 @dataclass
 class Site:
+    """``links``: the ways to ``database``, ``cache`` and ``broker``, if the site was made with them."""
+
     fake: FakeWeChat
     env: dict[str, str]
     folder: Path
+    database: Database
+    links: dict[str, Link] = field(default_factory=dict)
     children: list[subprocess.Popen[str]] = field(default_factory=list)
 
     def start(self, *command: str, **options: Any) -> subprocess.Popen[str]:
@@ -64,6 +71,11 @@ class Site:
         """Run a line of Python in a process of the site; what it prints."""
         return self.run("manage.py", "shell", "-v", "0", "-c", code)
 
+    @property
+    def run_name(self) -> str:
+        """Begins every key of this run in Redis and names its queue."""
+        return self.env["WECHAT_TOKEN_LIVE_RUN"]
+
     def stop(self) -> None:
         for child in self.children:
             if child.poll() is None:
@@ -75,39 +87,63 @@ class Site:
             except subprocess.TimeoutExpired:
                 os.killpg(child.pid, signal.SIGKILL)
                 child.wait()
+            for pipe in (child.stdin, child.stdout):
+                if pipe is not None:
+                    pipe.close()
+
+
+PORTS = {"postgres": 5432, "mysql": 3306, "redis": 6379, "amqp": 5672}
 
 
 @contextmanager
 def live_site(
     database: str = "sqlite", *, redis: bool = False, broker: str = "", life: float = 7200, overlap: float = 300,
-    settings: dict[str, Any] | None = None, seed: int | None = 1,
+    settings: dict[str, Any] | None = None, seed: int | str | None = 1, linked: bool = False, isolation: str = "",
 ) -> Iterator[Site]:  # fmt: skip
-    """A migrated site on ``sqlite``, ``postgres`` or ``mariadb``; ``broker``: '', ``redis`` or ``rabbitmq``."""
+    """A migrated site on ``sqlite``, ``postgres`` or ``mariadb``; ``broker``: '', ``redis`` or ``rabbitmq``.
+
+    ``linked``: its processes reach each service through a :class:`Link` that can be cut. ``isolation``: the
+    isolation level of its database connections, such as ``serializable``; '' leaves Django's default.
+    """
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="wechat-token-live-")))
         fake = FakeWeChat(life=life, overlap=overlap, seed=seed)
         server = stack.enter_context(FakeWeChatServer(fake))
         if database == "sqlite":
-            url = f"sqlite:///{folder / 'db.sqlite3'}"
+            direct = f"sqlite:///{folder / 'db.sqlite3'}"
         else:
-            url = stack.enter_context(services.scratch_database(database))
+            direct = stack.enter_context(services.scratch_database(database))
         brokers = {"": "", "redis": services.REDIS, "rabbitmq": services.RABBITMQ}
+        links: dict[str, Link] = {}
+
+        def way_to(name: str, url: str) -> str:
+            parts = urlsplit(url)
+            if not linked or parts.scheme not in PORTS:
+                return url
+            link = Link(parts.hostname or "127.0.0.1", parts.port or PORTS[parts.scheme])
+            links[name] = stack.enter_context(link)
+            return services.through(url, link.port)
+
         env = {
             **os.environ,
             "DJANGO_SETTINGS_MODULE": "tests.live.settings",
             "DJANGO_SECRET_KEY": uuid.uuid4().hex,
-            "DATABASE_URL": url,
-            "REDIS_URL": services.REDIS if redis else "",
-            "CELERY_BROKER_URL": brokers[broker],
+            "DATABASE_URL": way_to("database", direct),
+            "REDIS_URL": way_to("cache", services.REDIS) if redis else "",
+            "CELERY_BROKER_URL": way_to("broker", brokers[broker]),
             "WECHAT_API_BASE_URL": server.url,
             "WECHAT_TOKEN_DATA_DIR": str(folder),
             "WECHAT_TOKEN_LIVE_RUN": f"live{uuid.uuid4().hex[:12]}",
             "WECHAT_TOKEN_LIVE_SETTINGS": json.dumps(settings or {}),
+            "WECHAT_TOKEN_LIVE_ISOLATION": isolation,
             "PYTHONUNBUFFERED": "1",
         }
-        site = Site(fake, env, folder)
-        site.run("manage.py", "migrate", "--verbosity", "0")
+        site = Site(fake, env, folder, Database(database, direct), links)
         try:
+            site.run("manage.py", "migrate", "--verbosity", "0")
             yield site
         finally:
+            for link in links.values():
+                link.up()
             site.stop()
+            services.forget_run(site.run_name, redis=redis, broker=broker)

@@ -1,0 +1,68 @@
+"""What can happen to a scratch database, and to nobody else's: read-only for a while, sessions ended."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from urllib.parse import urlsplit
+
+from . import services
+
+
+class Database:
+    """The scratch database at ``url``: ``postgres``, ``mariadb`` or ``sqlite``."""
+
+    def __init__(self, vendor: str, url: str) -> None:
+        self.vendor = vendor
+        self.name = urlsplit(url).path.removeprefix("/")  # on SQLite the absolute path: the URL has a slash more
+
+    @contextmanager
+    def read_only(self) -> Iterator[None]:
+        """Writes fail within; on SQLite, which has no such state, they find the write lock taken."""
+        if self.vendor == "sqlite":
+            with closing(sqlite3.connect(self.name, isolation_level=None, timeout=5)) as holder:
+                holder.execute("BEGIN IMMEDIATE")
+                yield
+                holder.execute("ROLLBACK")
+            return
+        self._writable(False)
+        try:
+            yield
+        finally:
+            self._writable(True)
+
+    def _writable(self, on: bool) -> None:
+        with services.admin(self.vendor) as execute:
+            if self.vendor == "postgres":
+                execute(f"ALTER DATABASE {self.name} SET default_transaction_read_only = {'off' if on else 'on'}")
+            elif on:
+                execute(f"GRANT INSERT, UPDATE, DELETE ON {self.name}.* TO {self.name}@'%'")
+            else:
+                execute(f"REVOKE INSERT, UPDATE, DELETE ON {self.name}.* FROM {self.name}@'%'")
+        self.end_sessions()  # both take effect in new sessions only
+
+    def end_sessions(self) -> None:
+        """End every connection to the scratch database. Does nothing on SQLite, which has none."""
+        if self.vendor == "postgres":
+            with services.admin("postgres") as execute:
+                execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s", [self.name])
+        elif self.vendor == "mariadb":
+            with services.admin("mariadb") as execute:
+                execute(f"KILL USER {self.name}")
+
+    def free_connections(self) -> int:
+        """How many more connections the server takes."""
+        if self.vendor == "postgres":
+            with services.admin("postgres") as execute:
+                return int(
+                    execute(
+                        "SELECT current_setting('max_connections')::int"
+                        " - current_setting('superuser_reserved_connections')::int - count(*) FROM pg_stat_activity"
+                    ).fetchone()[0]
+                )
+        if self.vendor == "mariadb":
+            with services.cursor_of_mariadb() as cursor:
+                cursor.execute("SELECT @@max_connections - count(*) FROM information_schema.processlist")
+                return int(cursor.fetchone()[0])
+        return 1_000_000
