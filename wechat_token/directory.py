@@ -64,7 +64,7 @@ def _default_appid() -> str:
     if known is not None and clock.monotonic() < known[0]:
         return known[1]
     try:
-        appid = transactions.outside(_read_default)
+        appid = transactions.read(_read_default)
     except AnyDatabaseError:
         if known is None:
             raise

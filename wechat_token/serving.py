@@ -132,7 +132,7 @@ def _look(key: Key, known: Entry | None) -> Entry | None:
     found = shelf.look_up(key, known)
     if found is None or not shelf.is_confirmed(found, now):
         try:
-            token = transactions.outside(partial(token_row, key))
+            token = transactions.read(partial(token_row, key))
         except AnyDatabaseError:
             fallback = found or known
             if fallback is None:
@@ -167,7 +167,7 @@ def complain(key: Key, stale: Secret, *, client: str = "") -> Entry:
 
 def _fetch(key: Key, reason: Reason, *, stale: Secret | None = None, client: str = "") -> Entry:
     """Refresh, or wait for whoever is refreshing (R5)."""
-    token_id = transactions.outside(partial(token_row, key)).pk
+    token_id = transactions.read(partial(token_row, key)).pk
     work = partial(refresh, token_id, reason=reason, stale=stale, client=client)
     give_up_at = clock.monotonic() + get_settings().wait_timeout
     pause = POLL_FIRST

@@ -11,7 +11,7 @@ import threading
 from collections.abc import Callable
 from typing import TypeVar
 
-from django.db import OperationalError, connections, router, transaction
+from django.db import InterfaceError, OperationalError, connections, router, transaction
 from django.db.backends.base.base import BaseDatabaseWrapper
 
 T = TypeVar("T")
@@ -54,6 +54,32 @@ def outside(work: Callable[[], T]) -> T:
     if not caller_holds_transaction() or no_second_connection():
         return work()
     return in_thread(work)
+
+
+def read(work: Callable[[], T]) -> T:
+    """:func:`outside` for a query, made once more if this thread's connection turns out to have died.
+
+    Django replaces dead connections between requests. A consumer or a command that runs for weeks has no requests,
+    and after a restart of the database it would be without tokens until its own.
+    """
+
+    def attempt() -> T:
+        try:
+            return work()
+        except (OperationalError, InterfaceError):
+            if not _dropped_dead_connection():
+                raise
+        return work()
+
+    return outside(attempt)
+
+
+def _dropped_dead_connection() -> bool:
+    conn = connection()
+    if conn.in_atomic_block or conn.connection is None:
+        return False
+    conn.close_if_unusable_or_obsolete()
+    return conn.connection is None
 
 
 def in_thread(work: Callable[[], T]) -> T:
