@@ -31,6 +31,7 @@ def main() -> int:
     parser.add_argument("--reads", type=float, default=defaults.reads, help="per account and hour")
     parser.add_argument("--beats", type=int, default=defaults.beats, help="0: no Celery at all")
     parser.add_argument("--hammer", type=float, default=0.0, help="false complaints a second, first account")
+    parser.add_argument("--jump", type=float, default=0.0, help="seconds a host's clock is wrong, now and then")
     arguments = vars(parser.parse_args())
     runs = arguments.pop("runs")
     return simulate([Options(**arguments | {"seed": arguments["seed"] + n}) for n in range(runs)])

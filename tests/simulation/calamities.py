@@ -130,9 +130,19 @@ class Calamities:
         self.world.trouble(None, f"no beat for {seconds:.0f} s", lasts=seconds)
 
     def clock_step(self) -> None:
-        host = self.rng.choice(self.world.hosts)
-        host.skew = self.rng.uniform(-8.0, 8.0)
-        self.world.note(None, "the clock of host %d steps to %+.1f s", host.number, host.skew)
+        self._set_clock(self.rng.uniform(-8.0, 8.0), self.rng.randrange(len(self.world.hosts)))
+
+    def jump(self, seconds: float) -> None:
+        """Once a day a host is told a very wrong time, and half an hour later the right one again."""
+        number, begins = self.rng.randrange(len(self.world.hosts)), self.rng.uniform(0.2 * DAY, 0.7 * DAY)
+        self.kernel.after(begins, partial(self._set_clock, seconds, number))
+        self.kernel.after(begins + 1800.0, partial(self._set_clock, 0.0, number))
+        if self.kernel.now + 2 * DAY <= self.world.options.days * DAY:
+            self.kernel.after(DAY, partial(self.jump, seconds))
+
+    def _set_clock(self, skew: float, number: int) -> None:
+        self.world.hosts[number].skew = skew
+        self.world.trouble(None, f"the clock of host {number} is wrong by {skew:+.1f} s")
         self.world.skew_changed()
         self.world.beats_reconsider()
 

@@ -63,6 +63,13 @@ def test_simulation__five_times_the_usual_faults(seed):
     assert sum(float(run["dead_seconds"]) for run in runs) == 0
 
 
+@pytest.mark.parametrize("seconds", [3600, -3600])
+def test_simulation__a_clock_an_hour_wrong_is_survived(seconds):
+    """Complaints heal what a wrong clock lets live too long; no loop, no silent stop."""
+    [run] = simulate("--seed=1", "--days=1", "--accounts=2", f"--jump={seconds}")
+    assert float(run["calls_per_account_day"]) < 20
+
+
 def test_simulation__one_seed_is_one_run():
     first, second = (simulate("--seed=7", "--days=0.5", "--accounts=4", "--faults=5")[0] for _ in range(2))
     assert first["digest"] == second["digest"]

@@ -40,7 +40,8 @@ SHOWN = 60  # events printed with a failure
 @dataclass(frozen=True, slots=True)
 class Options:
     """``endpoint``: ``stable``, ``classic`` or ``mixed``. ``reads``: per account and hour. ``hammer``: false
-    complaints a second about the first account. ``faults``: 0 is a healthy site, 1 a bad one."""
+    complaints a second about the first account. ``faults``: 0 is a healthy site, 1 a bad one. ``jump``: seconds by
+    which one host's clock is wrong for half an hour of each day."""
 
     seed: int = 1
     days: float = 1.0
@@ -52,6 +53,7 @@ class Options:
     reads: float = 4.0
     hammer: float = 0.0
     beats: int = 1
+    jump: float = 0.0
 
 
 class World:
@@ -103,10 +105,12 @@ class World:
                 beat.start()
             self.actors.start()
             self.calamities.start()
+            if self.options.jump:
+                self.calamities.jump(self.options.jump)
             self._prune()
             self.kernel.run(self.options.days * DAY)
             self.calls_counted = self.witness.figures.token_calls
-            if self.options.faults:
+            if self.options.faults or self.options.jump:
                 self.calm = True
                 self.calamities.stop()
                 self.kernel.run(self.kernel.now + CALM)
