@@ -9,6 +9,7 @@ from asgiref.sync import async_to_sync
 from django.db import OperationalError
 
 from tests.conftest import APPID, SECRET, START, row
+from tests.leaks import visible
 from wechat_token import (
     aget_access_token,
     arefresh_access_token,
@@ -26,6 +27,7 @@ from wechat_token.exceptions import (
     TokenUnavailable,
 )
 from wechat_token.models import Account, RefreshLog, Token
+from wechat_token.redaction import Secret
 from wechat_token.sandbox import Fault
 from wechat_token.schedule import seconds
 from wechat_token.shelf import Entry
@@ -368,3 +370,24 @@ def test_get_access_token__no_secret_in_errors_or_logs(account, weixin, caplog):
     for record in caplog.records:
         seen += repr(vars(record))
     assert SECRET not in seen
+
+
+def complain_about(token):
+    refresh_access_token(APPID, stale_token=token.reveal())
+
+
+async def acomplain_about(token):
+    await arefresh_access_token(APPID, stale_token=token.reveal())
+
+
+@pytest.mark.parametrize("complain", [complain_about, async_to_sync(acomplain_about)], ids=["sync", "async"])
+@pytest.mark.django_db(transaction=True)
+def test_refresh_access_token__stale_token_in_no_frame_of_the_error(weixin, complain):
+    """S2: a token that is complained about may still work."""
+    weixin.add_account(APPID, SECRET)
+    Account.objects.create(appid=APPID, secret=SECRET)
+    token = Secret(get_access_token(APPID))
+    weixin.outage()
+    with pytest.raises(TokenUnavailable) as caught:
+        complain(token)
+    assert token.reveal() not in visible(caught.value)

@@ -55,7 +55,9 @@ def refresh_access_token(account: AccountRef = None, *, stale_token: str, client
     it is returned itself: the refusal had another cause. Raises as :func:`get_access_token` does, and
     ``RefreshRateLimited`` when too many complaints came in.
     """
-    return complain(resolve(account), Secret(stale_token), client=client).value
+    stale = Secret(stale_token)
+    del stale_token  # error reports show the locals of every frame an error passes (S2)
+    return _token_after_complaint(account, stale, client)
 
 
 async def aget_access_token(account: AccountRef = None) -> str:
@@ -69,7 +71,13 @@ async def aget_access_token(account: AccountRef = None) -> str:
 
 async def arefresh_access_token(account: AccountRef = None, *, stale_token: str, client: str = "") -> str:
     """:func:`refresh_access_token` for async code."""
-    return await sync_to_async(refresh_access_token)(account, stale_token=stale_token, client=client)
+    stale = Secret(stale_token)
+    del stale_token  # as above
+    return await sync_to_async(_token_after_complaint)(account, stale, client)
+
+
+def _token_after_complaint(account: AccountRef, stale: Secret, client: str) -> str:
+    return complain(resolve(account), stale, client=client).value
 
 
 # -- reading ---------------------------------------------------------------------------------------
