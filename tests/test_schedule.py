@@ -1,96 +1,45 @@
-"""The pure decisions: examples one can read, and properties that hold for any row, time and chance."""
+"""The pure decisions before a request: what a row says, whether to fetch, quotas, complaints, claim and intent.
+
+Examples one can read, and properties that hold for any row, time and chance.
+"""
 
 from __future__ import annotations
 
 import datetime as dt
 from itertools import pairwise
-from typing import Any
 
 import pytest
-from hypothesis import assume, given, settings
+from hypothesis import assume
 from hypothesis import strategies as st
 
+from tests.schedule_rows import (
+    LEASE,
+    LIMIT,
+    NOW,
+    OVERLAP,
+    ago,
+    ahead,
+    for_any,
+    good,
+    maybe_moments,
+    moments,
+    reasons,
+    rows,
+    written,
+)
 from wechat_token import schedule
-from wechat_token.exceptions import ErrorClass, UpstreamError
-from wechat_token.models import Account, Token
-from wechat_token.platforms import ForcedRefreshRule, Issued, Renewal
-from wechat_token.platforms.official_account import OfficialAccountAccessToken
-from wechat_token.redaction import Secret
+from wechat_token.models import Token
+from wechat_token.platforms import ForcedRefreshRule
 from wechat_token.schedule import Action, Reason, seconds
 
-NOW = dt.datetime(2026, 3, 2, 4, 0, tzinfo=dt.UTC)
-LEASE, OVERLAP, GRACE, LIMIT = 15.0, 300.0, 15.0, 2000
+GRACE = 15.0
 RULE = ForcedRefreshRule(per_day=20, min_gap=30.0)
-SOURCE = OfficialAccountAccessToken()
-
-
-def ago(value: float) -> dt.datetime:
-    return NOW - seconds(value)
-
-
-def ahead(value: float) -> dt.datetime:
-    return NOW + seconds(value)
-
-
-def good(**fields: Any) -> Token:
-    """A row an hour into a life of two, due when its lead begins."""
-    usual: dict[str, Any] = {
-        "version": 5, "value": "old", "issued_at": ago(3600), "sent_at": ago(3600), "expires_at": ahead(3600),
-        "due_at": ahead(2520),
-    }  # fmt: skip
-    return Token(**usual | fields)
-
-
-def written(token: Token, fields: schedule.Fields) -> Token:
-    for name, value in fields.items():
-        setattr(token, name, value)
-    return token
 
 
 def decide(token: Token, now: dt.datetime = NOW, reason: Reason = Reason.SCHEDULE) -> schedule.Decision:
     return schedule.decide(
         token, now, reason=reason, lease=LEASE, overlap=OVERLAP, endpoint="classic", daily_limit=LIMIT
     )
-
-
-def failure(
-    error_class: ErrorClass = ErrorClass.TRANSIENT, *, lost: bool = False, retry_after: float | None = None
-) -> UpstreamError:
-    return UpstreamError("no", error_class=error_class, may_have_issued=lost, retry_after=retry_after)
-
-
-# -- strategies: any row that could be in a table, and more
-
-offsets = st.floats(-100_000, 100_000, allow_nan=False)
-moments = offsets.map(ahead)
-maybe_moments = st.none() | moments
-chances = st.floats(0, 1, exclude_max=True)
-classes = st.sampled_from(list(ErrorClass))
-reasons = st.sampled_from(list(Reason))
-lives = st.integers(1, 30 * 86_400)
-usages = st.one_of(
-    st.builds(
-        lambda day, calls: {"day": schedule.beijing_day(NOW + dt.timedelta(days=day)), "classic": calls},
-        st.integers(-1, 1), st.integers(0, 3000),
-    ),
-    st.sampled_from([{}, {"day": 7}, {"classic": "many"}, [], None, "nonsense", {"day": None, "classic": -1}]),
-)  # fmt: skip
-rows = st.builds(
-    Token,
-    account=st.just(Account(appid="wx0123456789abcdef")),
-    version=st.integers(0, 5), value=st.just("old"), issued_at=maybe_moments, expires_at=maybe_moments,
-    rejected_version=st.integers(0, 5), due_at=maybe_moments, lease_owner=st.sampled_from(["", "somebody"]),
-    lease_until=maybe_moments, sent_at=maybe_moments, unanswered_since=maybe_moments, lost_at=maybe_moments,
-    usage=usages, forced_at=maybe_moments, accepted_at=maybe_moments,
-    complaint_allowance=st.none() | st.floats(-5, 20), complained_at=maybe_moments,
-    failures=st.integers(0, 10_000), alerted_at=maybe_moments, foreign_refreshes=st.integers(0, 9),
-)  # fmt: skip
-failures = st.builds(failure, classes, lost=st.booleans(), retry_after=st.none() | st.floats(1, 86_400))
-
-
-def for_any(*strategies: Any) -> Any:
-    """``given``, without a time limit on each example: it would make the suite depend on the machine's load."""
-    return lambda test: settings(deadline=None)(given(*strategies)(test))
 
 
 # -- what a row says about its token
@@ -373,244 +322,3 @@ def test_intent__doubts_the_token_if_the_request_displaces_it(token, displaces, 
     assert token.unanswered_since == (since or (NOW if displaces else None))
     if forced:
         assert token.forced_at == NOW
-
-
-# -- the answer is in
-
-
-def succeed(
-    token: Token, life: int, *, same: bool = False, chance: float = 0.5, renewal: Renewal | None = None,
-    now: dt.datetime = NOW,
-) -> Token:  # fmt: skip
-    renewal = renewal or SOURCE.renewal(Account(endpoint="classic"), life)
-    issued = Issued(Secret("new"), life)
-    return written(token, schedule.after_success(token, issued, same=same, now=now, renewal=renewal, chance=chance))
-
-
-def test_after_success__a_new_token():
-    token = succeed(good(sent_at=ago(2), unanswered_since=ago(2), lease_owner="me", failures=3), 7200)
-    assert (token.version, token.value.reveal(), token.expires_at) == (6, "new", ahead(7198))
-    assert (token.lease_owner, token.unanswered_since, token.failures) == ("", None, 0)
-
-
-def test_after_success__the_life_counts_from_before_the_request():
-    assert succeed(good(sent_at=ago(9)), 7200).expires_at == ahead(7191)
-
-
-def test_after_success__the_same_token_keeps_its_version():
-    token = succeed(good(sent_at=NOW, rejected_version=5), 400, same=True)
-    assert (token.version, token.value.reveal(), token.rejected_version) == (5, "old", 0)
-
-
-def test_after_success__a_lost_request_may_still_arrive():
-    token = succeed(good(sent_at=NOW, unanswered_since=ago(12), lost_at=ago(12)), 7200)
-    assert token.unanswered_since == NOW  # from here on it may be displaced
-    assert token.due_at == ahead(schedule.SETTLE - 12)
-
-
-def test_after_success__a_lost_request_has_settled():
-    token = succeed(good(sent_at=NOW, unanswered_since=ago(31), lost_at=ago(31)), 7200)
-    assert token.unanswered_since is None
-    assert token.due_at > ahead(5000)
-
-
-@for_any(rows, lives, chances, st.sampled_from(["stable", "classic"]))
-def test_after_success__due_within_the_rule_and_before_the_end(token, life, chance, endpoint):
-    token.sent_at, token.lost_at = ago(0.2), None
-    renewal = SOURCE.renewal(Account(endpoint=endpoint), life)
-    succeed(token, life, chance=chance, renewal=renewal)
-    left = (token.expires_at - token.due_at).total_seconds()
-    assert token.due_at > NOW
-    assert left <= renewal.earliest + 1e-3
-    if life > 60:
-        assert left >= renewal.latest - 1e-3
-
-
-@for_any(rows, lives, chances, st.booleans())
-def test_after_success__ends_every_streak_and_the_lease(token, life, chance, same):
-    version = token.version
-    succeed(token, life, chance=chance, same=same)
-    assert (token.failures, token.error_class, token.alerted_at, token.lease_owner) == (0, "", None, "")
-    assert token.lease_until is None
-    assert token.version == version + (not same)
-    assert not (same and version and token.rejected_version == token.version)
-
-
-@for_any(st.floats(0, 29.9), lives)
-def test_after_success__trust_after_a_loss_is_for_the_overlap_and_repaired_in_time(since_loss, life):
-    token = succeed(good(sent_at=NOW, unanswered_since=ago(since_loss), lost_at=ago(since_loss)), life)
-    assert schedule.usable_until(token, OVERLAP) <= ahead(OVERLAP)
-    assert token.due_at <= ahead(30)
-
-
-def test_renewals__are_spread():
-    """R6: accounts made together do not stay together."""
-    dues = {succeed(good(sent_at=NOW), 7200, chance=n / 100).due_at for n in range(100)}
-    assert len(dues) == 100
-    assert max(dues) - min(dues) > seconds(200)
-
-
-# -- the request failed
-
-
-def fail(token: Token, error: UpstreamError, *, displaces: bool = True, chance: float = 0.5) -> Token:
-    before = written(Token(), {f.attname: getattr(token, f.attname) for f in Token._meta.concrete_fields})
-    written(token, schedule.intent(token, NOW, lease=LEASE, endpoint="classic", displaces=displaces, forced=False))
-    return written(
-        token,
-        schedule.after_failure(token, before, error, displaces=displaces, now=NOW, overlap=OVERLAP, chance=chance),
-    )
-
-
-def test_after_failure__a_lost_answer_puts_the_token_in_doubt():
-    token = fail(good(), failure(lost=True))
-    assert (token.unanswered_since, token.lost_at) == (NOW, NOW)
-    assert token.due_at <= ahead(schedule.REPAIR_WITHIN)
-
-
-def test_after_failure__what_never_left_changes_nothing():
-    token = fail(good(), failure())
-    assert (token.unanswered_since, token.lost_at, token.failures) == (None, None, 1)
-
-
-def test_after_failure__an_older_doubt_stays():
-    assert fail(good(unanswered_since=ago(60), lost_at=ago(60)), failure()).unanswered_since == ago(60)
-
-
-def test_after_failure__stable_loses_nothing():
-    assert fail(good(), failure(lost=True), displaces=False).unanswered_since is None
-
-
-@for_any(rows, failures, st.booleans(), chances)
-def test_after_failure__is_always_visible_and_due_again(token, error, displaces, chance):
-    count = token.failures
-    fail(token, error, displaces=displaces, chance=chance)
-    assert (token.failures, token.error_class) == (count + 1, error.error_class.value)
-    assert token.failed_at == NOW
-    assert token.lease_until is None
-    assert NOW < token.due_at <= NOW + schedule.LONGEST_WAIT
-
-
-@for_any(rows, chances)
-def test_after_failure__a_loss_is_repaired_within_thirty_seconds(token, chance):
-    """A beat tick of five seconds is still to be added."""
-    assert fail(token, failure(lost=True), chance=chance).due_at <= ahead(25)
-
-
-@for_any(rows, failures, chances)
-def test_after_failure__no_failure_ever_improves_a_token(token, error, chance):
-    before = schedule.usable_until(token, OVERLAP)
-    fail(token, error, chance=chance)
-    after = schedule.usable_until(token, OVERLAP)
-    assert before is None or after is None or after <= before
-
-
-# -- how long to wait (R10)
-
-
-def delay(error: UpstreamError, *, failures: int = 0, left: float = 3600.0, chance: float = 0.5) -> float:
-    return schedule.retry_delay(error, failures=failures, now=NOW, left=left, chance=chance)
-
-
-@pytest.mark.parametrize(
-    ("failures", "least", "most"), [(0, 1, 2), (1, 2, 4), (4, 16, 32), (9, 150, 300), (99, 150, 300)]
-)
-def test_retry_delay__transient_doubles_up_to_five_minutes(failures, least, most):
-    assert delay(failure(), failures=failures, chance=0.0) == least
-    assert least < delay(failure(), failures=failures, chance=0.999) < most
-
-
-def test_retry_delay__looks_more_often_while_callers_are_failing():
-    assert delay(failure(), failures=99, left=0) <= 60
-
-
-def test_retry_delay__keeps_a_try_for_the_old_tokens_last_half():
-    assert delay(failure(), failures=99, left=100) == 50
-
-
-def test_retry_delay__people_take_time():
-    assert 600 < delay(failure(ErrorClass.HUMAN)) < 1200
-    assert delay(failure(ErrorClass.UNKNOWN)) == delay(failure(ErrorClass.HUMAN))
-
-
-def test_retry_delay__quota_waits_for_midnight_in_beijing():
-    midnight = (schedule.next_beijing_midnight(NOW) - NOW).total_seconds()
-    assert midnight <= delay(failure(ErrorClass.QUOTA)) <= midnight + 600
-
-
-def test_retry_delay__wechat_may_say_how_long():
-    assert 3600 <= delay(failure(ErrorClass.HUMAN, retry_after=3600)) < 3960
-
-
-@for_any(failures, st.integers(0, 10_000), st.floats(0, 10_000), chances)
-def test_retry_delay__never_a_loop_never_for_ever(error, failed, left, chance):
-    wait = delay(error, failures=failed, left=left, chance=chance)
-    assert seconds(wait) <= schedule.LONGEST_WAIT
-    assert wait >= 1.0
-
-
-@for_any(st.integers(0, 40), chances)
-def test_retry_delay__grows_with_the_streak(failed, chance):
-    left = 1e6
-    assert delay(failure(), failures=failed, left=left, chance=chance) <= delay(
-        failure(), failures=failed + 1, left=left, chance=chance
-    )
-
-
-# -- overtaken, edited, refused
-
-
-@for_any(rows)
-def test_overtaken__repairs_within_thirty_seconds_unless_somebody_is_at_it(token):
-    written(token, schedule.overtaken(token, ago(20), NOW, lease=LEASE))
-    assert token.lost_at == NOW
-    if not schedule.lease_is_live(token, NOW, LEASE):
-        assert token.due_at <= ahead(25)
-        assert token.unanswered_since is not None
-
-
-def test_edited__forgets_the_streak_and_keeps_the_token():
-    token = written(good(failures=7, error_class="human", lease_owner="me", lease_until=ahead(9)),
-                    schedule.edited(good(), NOW))  # fmt: skip
-    assert (token.failures, token.error_class, token.lease_owner, token.due_at) == (0, "", "", NOW)
-    assert token.version == 5
-
-
-def test_edited__a_request_under_way_counts_as_lost():
-    token = good(lease_owner="me", sent_at=ago(1), unanswered_since=ago(1))
-    assert schedule.edited(token, NOW)["lost_at"] == ago(1)
-
-
-def test_rejected__by_somebody_elses_hand():
-    fields = schedule.rejected(good(), NOW)
-    assert (fields["rejected_version"], fields["foreign_refreshes"], fields["foreign_at"]) == (5, 1, NOW)
-
-
-@pytest.mark.parametrize("fields", [{"unanswered_since": ago(9)}, {"expires_at": ago(1)}])
-def test_rejected__perhaps_by_our_own(fields):
-    assert "foreign_refreshes" not in schedule.rejected(good(**fields), NOW)
-
-
-@for_any(rows)
-def test_rejected__is_served_no_more(token):
-    assume(token.version)
-    assert schedule.usable_until(written(token, schedule.rejected(token, NOW)), OVERLAP) is None
-
-
-# -- alerts
-
-
-@pytest.mark.parametrize(
-    ("fields", "error_class", "alert"),
-    [
-        ({}, ErrorClass.HUMAN, True),
-        ({}, ErrorClass.QUOTA, True),
-        ({"alerted_at": ago(9)}, ErrorClass.HUMAN, False),
-        ({"failures": 9}, ErrorClass.TRANSIENT, False),  # still an hour to go
-        ({"failures": 2, "expires_at": ahead(599)}, ErrorClass.TRANSIENT, True),
-        ({"failures": 1, "expires_at": ahead(599)}, ErrorClass.TRANSIENT, False),
-        ({"failures": 2, "version": 0}, ErrorClass.TRANSIENT, True),
-    ],
-)
-def test_deserves_alert__examples(fields, error_class, alert):
-    assert schedule.deserves_alert(good(**fields), error_class, NOW, OVERLAP) is alert

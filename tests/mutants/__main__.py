@@ -26,7 +26,7 @@ SIMULATION = ("-m", "tests.simulation", "--days=1", "--accounts=8")
 
 CHECKS: dict[str, tuple[tuple[str, tuple[str, ...]], ...]] = {
     "tests": (
-        ("test_schedule", (*PYTEST, "tests/test_schedule.py")),
+        ("test_schedule", (*PYTEST, "tests/test_schedule.py", "tests/test_schedule_answers.py")),
         ("test_refresh, test_serving", (*PYTEST, "tests/test_refresh.py", "tests/test_serving.py")),
     ),
     "simulation": (

@@ -133,9 +133,10 @@ MUTANTS = (
         "    if known is not None and now < known.dead_at:\n        return known\n    if known is None",
     ),
     serving(
-        "an idle entry is handed out during its look-up", "if now >= known.fresh_until + IDLE_SECONDS:", "if False:"
+        "an idle entry is handed out during its look-up",
+        "return known if now < others_keep_it_until else _together(",
+        "return known if now < known.dead_at else _together(",
     ),
-    mutant("another account's cache entry is accepted", ("shelf.py", "(entry.appid, entry.kind) != key or ", "")),
     mutant(
         "the cache is never checked against the database",
         ("shelf.py", "return -5.0 <= age < get_settings().cache_seconds", "return True"),
