@@ -44,13 +44,11 @@ def base_url(settings: Any) -> None:
     settings.WECHAT_TOKEN = {"API_BASE_URL": HOST}
 
 
-def answered(body: Any, *, status: int = 200) -> Issued:
+def answered(body: Any, *, status: int = 200, account: FakeAccount = STABLE) -> Issued:
     """What ``fetch`` makes of an answer."""
     with responses.RequestsMock() as mock:
-        mock.post(
-            STABLE_URL, body=body if isinstance(body, (str, bytes)) else json.dumps(body), status=status
-        )
-        return source.fetch(STABLE, forced=False)
+        mock.post(STABLE_URL, body=body if isinstance(body, (str, bytes)) else json.dumps(body), status=status)
+        return source.fetch(account, forced=False)
 
 
 def refused(body: Any, **more: Any) -> UpstreamError:
@@ -130,10 +128,7 @@ def test_fetch__accepts(body: dict[str, Any]) -> None:
         {"errcode": 0, "errmsg": "ok"},
         {"access_token": TOKEN},
         {"expires_in": 7200},
-        *(
-            {"access_token": TOKEN, "expires_in": life}
-            for life in (0, -1, True, "7200", 7200.0, None, 2_592_001)
-        ),
+        *({"access_token": TOKEN, "expires_in": life} for life in (0, -1, True, "7200", 7200.0, None, 2_592_001)),
         *(
             {"access_token": token, "expires_in": 7200}
             for token in (
@@ -150,10 +145,7 @@ def test_fetch__accepts(body: dict[str, Any]) -> None:
                 {"a": 1},
             )
         ),
-        *(
-            {"errcode": code}
-            for code in (None, True, 1.5, "", "forty", "4" * 10, 10**9, [40001], "４０００１")
-        ),
+        *({"errcode": code} for code in (None, True, 1.5, "", "forty", "4" * 10, 10**9, [40001], "４０００１")),
     ],
 )
 def test_fetch__unreadable_answer_may_have_been_a_token(body: dict[str, Any]) -> None:
@@ -180,9 +172,7 @@ def test_fetch__errcode_with_retry_after() -> None:
 
 
 def test_fetch__errcode_with_egress_ip() -> None:
-    error = refused(
-        {"errcode": 40164, "errmsg": "invalid ip 203.0.113.7 ipv6 ::ffff:203.0.113.7, not in whitelist"}
-    )
+    error = refused({"errcode": 40164, "errmsg": "invalid ip 203.0.113.7 ipv6 ::ffff:203.0.113.7, not in whitelist"})
     assert error.egress_ip == "203.0.113.7"
 
 
@@ -190,9 +180,7 @@ def test_fetch__unknown_errcode() -> None:
     assert refused({"errcode": 77777, "errmsg": "new"}).error_class is ErrorClass.UNKNOWN
 
 
-@pytest.mark.parametrize(
-    "errmsg", [None, 7, ["x"], {"access_token": TOKEN}, "\ud800 half", "x\r\n[CRITICAL] y"]
-)
+@pytest.mark.parametrize("errmsg", [None, 7, ["x"], {"access_token": TOKEN}, "\ud800 half", "x\r\n[CRITICAL] y"])
 def test_fetch__errmsg_of_any_kind_makes_a_clean_line(errmsg: Any) -> None:
     message = str(refused({"errcode": 40013, "errmsg": errmsg}))
     assert message.encode().startswith(b"wx0123456789abcdef: errcode 40013: ")
@@ -217,6 +205,15 @@ def test_fetch__errors_lead_to_no_secret(body: dict[str, Any]) -> None:
     seen = visible(refused(body))
     assert TOKEN not in seen
     assert SECRET not in seen
+
+
+def test_fetch__secret_of_any_kind_quoted_by_whoever_refuses_is_masked() -> None:
+    """S2: an error page of a proxy may repeat the request."""
+    odd = FakeAccount(secret=Secret('5ecret & "more" of it'))
+    body = {"errcode": 40125, "errmsg": 'no: secret=5ecret+%26+%22more%22+of+it, 5ecret & "more" of it rid: 5ecret'}
+    error = refused(body, account=odd)
+    assert "more" not in visible(error)
+    assert "no: secret=" in str(error)
 
 
 # -- probe -------------------------------------------------------------------------------------------------

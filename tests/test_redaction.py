@@ -8,10 +8,12 @@ import logging
 import pickle
 import pprint
 import time
+from functools import partial
+from urllib.parse import quote, quote_plus
 
 import pytest
 
-from wechat_token.redaction import MASK, Secret, clean_errmsg, find_rid
+from wechat_token.redaction import MASK, Secret, clean_errmsg, find_rid, without
 
 CANARY = "canary-7d1f0c3b9a5e4d2c8b6f"
 
@@ -114,3 +116,18 @@ def test_clean_errmsg__hostile_text_costs_no_time(hostile):
     started = time.perf_counter()
     clean_errmsg(hostile)
     assert time.perf_counter() - started < 0.5
+
+
+@pytest.mark.parametrize("write", [str, quote, quote_plus, partial(quote, safe=""), json.dumps])
+@pytest.mark.parametrize("text", ["0123456789abcdef0123456789abcdef", 'a b/c+d&"ö"=%'])
+def test_without__however_it_is_written(write, text):
+    assert without(f"invalid {write(text)}!", Secret(text)).replace('"', "") == f"invalid {MASK}!"
+
+
+def test_without__half_a_surrogate_pair_is_no_error():
+    assert without("invalid appsecret", Secret("half a \ud800 pair")) == "invalid appsecret"
+
+
+@pytest.mark.parametrize("text", ["", "x", "invalid"])
+def test_without__what_is_too_short_for_a_secret_is_left(text):
+    assert without("invalid appsecret", Secret(text)) == "invalid appsecret"

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import hmac
+import json
 import re
 import string
+from collections.abc import Callable
+from functools import partial
 from typing import Any, Final, NoReturn
+from urllib.parse import quote, quote_plus
 
 MASK: Final = "********"
 
@@ -77,6 +81,31 @@ def find_rid(text: str) -> str:
     """The request id WeChat puts at the end of ``errmsg`` since about 2020, or ''."""
     found = _RID.search(text)
     return found.group(1) if found else ""
+
+
+def without(text: str, secret: Secret) -> str:
+    """The text with ``secret`` masked, however URLs and JSON write it: what refuses a request may quote it.
+
+    A secret of less than 8 characters is none, and masking it would make the text unreadable.
+    """
+    for write in _SPELLINGS if len(secret.reveal()) >= _SHORTEST_SECRET else ():
+        text = text.replace(write(secret.reveal()), MASK)
+    return text
+
+
+def _in_json(text: str) -> str:
+    return json.dumps(text)[1:-1]
+
+
+_SHORTEST_SECRET: Final = 8
+_SPELLINGS: Final[tuple[Callable[[str], str], ...]] = (
+    str,
+    _in_json,
+    # "surrogatepass": see Secret.__eq__
+    partial(quote, safe="", errors="surrogatepass"),
+    partial(quote_plus, errors="surrogatepass"),
+    partial(quote, errors="surrogatepass"),
+)
 
 
 def clean_errmsg(text: object, *, limit: int = 200) -> str:

@@ -7,7 +7,7 @@ from typing import Any, ClassVar, Final
 
 from .. import transport
 from ..exceptions import AnswerError, APIError, ErrorClass, UpstreamError
-from ..redaction import Secret, clean_errmsg, find_rid
+from ..redaction import Secret, clean_errmsg, find_rid, without
 from .base import AccountLike, CredentialSource, ForcedRefreshRule, Issued, Renewal
 from .errcodes import DEAD_TOKEN_CODES, find_egress_ip, lookup, read_errcode
 
@@ -34,7 +34,7 @@ class OfficialAccountAccessToken(CredentialSource):
 
     def fetch(self, account: AccountLike, *, forced: bool) -> Issued:
         # Nothing in this frame, which tracebacks show, is a plain token or secret (S2).
-        outcome = _parse(self._request(account, forced=forced), account.appid)
+        outcome = _parse(self._request(account, forced=forced), account)
         if isinstance(outcome, Issued):
             return outcome
         raise outcome
@@ -98,7 +98,7 @@ class OfficialAccountAccessToken(CredentialSource):
         return ForcedRefreshRule(per_day=DAILY_LIMITS[STABLE_FORCED], min_gap=30.0)
 
 
-def _parse(answer: transport.Answer, appid: str) -> Issued | UpstreamError:
+def _parse(answer: transport.Answer, account: AccountLike) -> Issued | UpstreamError:
     """A token by R11, or the error to raise. A success has no ``errcode``: the token is looked for first."""
     token, life = answer.body.get("access_token"), answer.body.get("expires_in")
     if (
@@ -111,18 +111,18 @@ def _parse(answer: transport.Answer, appid: str) -> Issued | UpstreamError:
     code = read_errcode(answer.body)
     if not code:
         return AnswerError(
-            f"{appid}: an answer with neither a usable token and life nor an errcode",
+            f"{account.appid}: an answer with neither a usable token and life nor an errcode",
             error_class=ErrorClass.TRANSIENT,
             may_have_issued=True,
         )
-    return _refusal(code, answer.body.get("errmsg"), appid)
+    return _refusal(code, answer.body.get("errmsg"), account)
 
 
-def _refusal(code: int, errmsg: Any, appid: str) -> APIError:
-    text = errmsg if isinstance(errmsg, str) else ""
+def _refusal(code: int, errmsg: Any, account: AccountLike) -> APIError:
+    text = without(errmsg, account.secret) if isinstance(errmsg, str) else ""
     meaning = lookup(code)
     return APIError(
-        f"{appid}: errcode {code}: {clean_errmsg(text)}",
+        f"{account.appid}: errcode {code}: {clean_errmsg(text)}",
         error_class=meaning.error_class,
         errcode=code,
         rid=find_rid(text),
