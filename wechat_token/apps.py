@@ -11,10 +11,11 @@ class WeChatTokenConfig(AppConfig):
     default_auto_field = "django.db.models.BigAutoField"
 
     def ready(self) -> None:
-        from . import beat, checks, keyring, lifecycle, logs
+        from . import access_logs, beat, checks, keyring, lifecycle, logs
 
         checks.register()
         lifecycle.connect()
         keyring.connect()
         logs.connect()
+        access_logs.connect()
         post_migrate.connect(beat.create_periodic_tasks, sender=self, dispatch_uid="wechat_token.beat")
