@@ -141,22 +141,13 @@ def test_database__read_only_sends_nothing_and_renews_afterwards(site: Site) -> 
     watch = Watch(site, SECOND)
     before = watch.reads()[-1].token
     with site.database.read_only():
-        make_due(site, SECOND)
+        site.database.make_due(SECOND)
         calls = site.fake.calls_to(SECOND, "classic")
         time.sleep(2)
         assert site.fake.calls_to(SECOND, "classic") == calls
     watch.wait_for(lambda reads: reads[-1].token not in ("", before))
     assert site.fake.calls_to(SECOND, "classic") == calls + 1
     assert not [read.error for read in watch.stop() if read.error]
-
-
-def make_due(site: Site, appid: str) -> None:
-    """An hour overdue, so that callers do not leave it to beat; by a session that may write."""
-    site.shell(
-        "from django.db import connection; connection.cursor().execute('SET default_transaction_read_only = off');"
-        "import datetime as dt; from django.utils import timezone; from wechat_token.models import Token;"
-        f"Token.objects.filter(account__appid={appid!r}).update(due_at=timezone.now() - dt.timedelta(hours=1))"
-    )
 
 
 # -- processes -------------------------------------------------------------------------------------

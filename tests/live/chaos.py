@@ -47,7 +47,7 @@ def run(
         web = find_spec("gunicorn") is not None
         crew = Crew(site, list(APPIDS), pool=pool, readers=readers, web=web)
         crew.start_all()
-        stage = Stage(site, crew, list(APPIDS), random.Random(seed), life, DEADLINE + MARGIN)
+        stage = Stage(site, crew, APPIDS, random.Random(seed), life, DEADLINE + MARGIN)
         began = time.time()
         try:
             happened = _haunt(stage, _possible(site, web=web), began + seconds)
@@ -59,7 +59,9 @@ def run(
             print(f"ended by themselves: {', '.join(fallen)}")
         found = verdict.judge(verdict.load(crew.histories()), site.fake, stage.excuses, seed=seed, frozen=crew.pauses)
         found.calls = sum(site.fake.calls_to(appid, endpoint) for appid, endpoint in APPIDS.items())
-        found.ideal = sum(ideal_calls(endpoint, life, time.time() - began) for endpoint in APPIDS.values())
+        found.ideal = stage.provoked + sum(
+            ideal_calls(endpoint, life, time.time() - began) for endpoint in APPIDS.values()
+        )
         _explain(found, began)
         print(f"{sum(happened.values())} faults of {len(happened)} kinds")
         return found

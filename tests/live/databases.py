@@ -15,6 +15,7 @@ class Database:
 
     def __init__(self, vendor: str, url: str) -> None:
         self.vendor = vendor
+        self._url = url
         self.name = urlsplit(url).path.removeprefix("/")  # on SQLite the absolute path: the URL has a slash more
 
     @contextmanager
@@ -51,6 +52,25 @@ class Database:
             with services.admin("mariadb") as execute:
                 execute(f"KILL USER {self.name}")
 
+    def execute(self, statement: str) -> None:
+        """Run one statement, as an operator with a console would."""
+        with services.console(self.vendor, self._url) as execute:
+            execute(statement)
+
+    def make_due(self, appid: str) -> None:
+        """Overdue since long, for beat and callers alike."""
+        self._update(appid, "due_at = '2026-01-01 00:00:00'")
+
+    def lend_for_ever(self, appid: str) -> None:
+        """A lease that nobody holds, until long after everybody has gone."""
+        self._update(appid, "lease_owner = 'nobody', lease_until = '2099-01-01 00:00:00'")
+
+    def _update(self, appid: str, values: str) -> None:
+        self.execute(
+            f"UPDATE wechat_token_token SET {values} "
+            f"WHERE account_id IN (SELECT id FROM wechat_token_account WHERE appid = '{appid}')"
+        )
+
     def free_connections(self) -> int:
         """How many more connections the server takes."""
         if self.vendor == "postgres":
@@ -62,7 +82,7 @@ class Database:
                     ).fetchone()[0]
                 )
         if self.vendor == "mariadb":
-            with services.cursor_of_mariadb() as cursor:
+            with services.cursor_of_mariadb(services.MARIADB) as cursor:
                 cursor.execute("SELECT @@max_connections - count(*) FROM information_schema.processlist")
                 return int(cursor.fetchone()[0])
         return 1_000_000

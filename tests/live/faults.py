@@ -14,7 +14,7 @@ from wechat_token.sandbox import Fault
 from . import services
 from .crew import Crew
 from .site import Site
-from .verdict import Excuse
+from .verdict import Excuse, Pause
 
 
 @dataclass
@@ -23,36 +23,44 @@ class Stage:
 
     site: Site
     crew: Crew
-    appids: list[str]
+    appids: dict[str, str]  # and their endpoints
     rng: random.Random
     life: float
     lease: float
     excuses: list[Excuse] = field(default_factory=list)
+    provoked: int = 0  # renewals before their time, so that a fault finds its victim soon
 
     def linger(self, at_least: float, at_most: float) -> None:
         time.sleep(self.rng.uniform(at_least, at_most))
 
     @contextmanager
     def call_under_way(self, seconds: float = 1.5) -> Iterator[None]:
-        """Enter when WeChat has issued a token and not yet answered; at the latest after 20 s."""
-        fake = self.site.fake
-        fake.inject(Fault("slow", seconds=seconds))
-        self.await_faults(20)
+        """Enter when WeChat has issued a token and not yet answered."""
+        self.spoil_a_call(Fault("slow", seconds=seconds))
         yield
-        fake.clear_faults()
+        self.site.fake.clear_faults()
 
-    def await_faults(self, patience: float) -> None:
-        """Until every planned upstream fault has been committed."""
-        give_up_at = time.monotonic() + patience
+    def spoil_a_call(self, fault: Fault, times: int = 1) -> None:
+        """Commit ``fault`` on the next calls of some account, which is made due for it."""
+        # What WeChat obeys without an answer is harmful on classic alone, so that one gets more than its share.
+        endpoint = self.rng.choice(["classic", "classic", "stable"])
+        appid = self.any_account(endpoint)
+        self.site.fake.inject(fault, times=times, endpoint=endpoint, appid=appid)
+        self.site.database.make_due(appid)
+        self.provoked += 1
+        give_up_at = time.monotonic() + 10
         while self.site.fake.state()["faults"] and time.monotonic() < give_up_at:
-            time.sleep(0.05)
+            time.sleep(0.02)
+
+    def any_account(self, endpoint: str = "") -> str:
+        return self.rng.choice([appid for appid, its in self.appids.items() if endpoint in ("", its)])
 
     def await_recovery(self, patience: float) -> None:
         """Until every account's latest call has succeeded: the next fault is to meet a whole site."""
         give_up_at = time.monotonic() + patience
         while time.monotonic() < give_up_at:
             latest = {call.appid: call for call in self.site.fake.calls if call.endpoint in ("stable", "classic")}
-            if not any(call.fault or call.errcode for call in latest.values()):
+            if not any(call.errcode or call.fault not in ("", "slow") for call in latest.values()):
                 return
             time.sleep(0.1)
 
@@ -110,9 +118,11 @@ def everybody_killed_during_a_call(stage: Stage) -> None:
     callers = stage.callers()
     with stage.call_under_way():
         stage.crew.kill(*callers)
+    began = time.time()
     for name in callers:
         stage.crew.start(name)
     stage.linger(4, 6)
+    stage.crew.pauses.append(Pause("everybody", began, time.time()))
 
 
 @calamity()
@@ -200,8 +210,7 @@ BAD_ANSWERS: Final = {
 
 def _bad_answer(fault: Fault) -> Callable[[Stage], None]:
     def happen(stage: Stage) -> None:
-        stage.site.fake.inject(fault, times=stage.rng.choice([1, 2]))
-        stage.await_faults(15)
+        stage.spoil_a_call(fault, times=stage.rng.choice([1, 2]))
         stage.site.fake.clear_faults()
         stage.await_recovery(15)
 
@@ -221,7 +230,7 @@ def upstream_outage(stage: Stage) -> None:
 
 @calamity()
 def token_ended_by_wechat_and_complaints(stage: Stage) -> None:
-    appid = stage.rng.choice(stage.appids)
+    appid = stage.any_account()
     token = stage.current_token(appid)
     begin = time.time()
     stage.site.fake.kill_token(appid)
@@ -232,7 +241,7 @@ def token_ended_by_wechat_and_complaints(stage: Stage) -> None:
 
 @calamity()
 def false_complaints(stage: Stage) -> None:
-    appid = stage.rng.choice(stage.appids)
+    appid = stage.any_account()
     stage.complain(appid, stage.current_token(appid), 5)
 
 
@@ -305,16 +314,15 @@ for _name in ("cache", "broker", "database"):
 
 @calamity()
 def account_edited(stage: Stage) -> None:
-    appid = stage.rng.choice(stage.appids)
+    appid = stage.any_account()
     stage.site.shell(f"from wechat_token.models import Account; Account.objects.get(appid={appid!r}).save()")
+    stage.provoked += 1
 
 
 @calamity()
 def lease_in_the_far_future(stage: Stage) -> None:
     """A row edited by hand; nobody may believe it."""
-    appid = stage.rng.choice(stage.appids)
-    stage.site.shell(
-        "import datetime as dt; from django.utils import timezone; from wechat_token.models import Token;"
-        f"Token.objects.filter(account__appid={appid!r}).update("
-        "lease_owner='nobody', lease_until=timezone.now() + dt.timedelta(days=365))"
-    )
+    appid = stage.any_account()
+    stage.site.database.lend_for_ever(appid)
+    stage.site.database.make_due(appid)
+    stage.provoked += 1

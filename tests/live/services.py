@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import sqlite3
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, closing, contextmanager
+from functools import partial
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
@@ -75,28 +77,31 @@ def delete_keys(pattern: str) -> int:
 
 
 @contextmanager
-def _postgres() -> Iterator[Callable[..., Any]]:
-    import psycopg
+def console(vendor: str, url: str) -> Iterator[Callable[..., Any]]:
+    """``execute`` of a session in one database. On PostgreSQL it may write where the database says it may not."""
+    if vendor == "postgres":
+        import psycopg
 
-    with psycopg.connect(POSTGRES, connect_timeout=2, autocommit=True) as connection:
-        yield connection.execute
+        with psycopg.connect(url, connect_timeout=2, autocommit=True) as connection:
+            connection.execute("SET default_transaction_read_only = off")
+            yield connection.execute
+    elif vendor == "mariadb":
+        with cursor_of_mariadb(url) as cursor:
+            yield cursor.execute
+    else:
+        with closing(sqlite3.connect(urlsplit(url).path.removeprefix("/"), isolation_level=None, timeout=5)) as file:
+            yield file.execute
 
 
 @contextmanager
-def _mariadb() -> Iterator[Callable[..., Any]]:
-    with cursor_of_mariadb() as cursor:
-        yield cursor.execute
-
-
-@contextmanager
-def cursor_of_mariadb() -> Iterator[Any]:
+def cursor_of_mariadb(url: str) -> Iterator[Any]:
     import MySQLdb
 
-    url = urlsplit(MARIADB)
+    parts = urlsplit(url)
     with closing(
         MySQLdb.connect(
-            host=url.hostname, port=url.port or 3306, user=url.username, passwd=url.password or "",
-            connect_timeout=2,
+            host=parts.hostname, port=parts.port or 3306, user=parts.username, passwd=parts.password or "",
+            db=parts.path.removeprefix("/"), connect_timeout=2, autocommit=True,
         )
     ) as connection:  # fmt: skip
         yield connection.cursor()
@@ -121,8 +126,8 @@ def _rabbitmq() -> Iterator[Any]:
 
 
 _ADMIN: dict[str, Callable[[], AbstractContextManager[Any]]] = {
-    "postgres": _postgres,
-    "mariadb": _mariadb,
+    "postgres": partial(console, "postgres", POSTGRES),
+    "mariadb": partial(console, "mariadb", MARIADB),
     "redis": _redis,
     "rabbitmq": _rabbitmq,
 }

@@ -16,6 +16,8 @@ from wechat_token.sandbox.tokens import Mint
 DISPLACING: Final = ("classic", "stable_forced")
 REPAIR_WITHIN: Final = 30.0
 
+SERVER_OF: Final = {"http": "web"}
+
 # What a client of the HTTP service sees while its server is killed: no answer, so no promise.
 NO_ANSWER: Final = ("ConnectionRefusedError", "ConnectionResetError", "RemoteDisconnected", "BrokenPipeError")
 
@@ -51,14 +53,15 @@ class Excuse:
 
 @dataclass(frozen=True, slots=True)
 class Pause:
-    """From when to when a process stood still."""
+    """From when to when a process stood still; while the web server does, so do its clients."""
 
     process: str
     begin: float
     end: float
 
     def covers(self, read: Read) -> bool:
-        return read.reader.partition(".")[0] == self.process and self.begin <= read.at and read.asked <= self.end
+        reader = read.reader.partition(".")[0]
+        return self.process in (reader, SERVER_OF.get(reader)) and self.begin <= read.at and read.asked <= self.end
 
 
 @dataclass(slots=True)
@@ -127,7 +130,7 @@ def judge(
             verdict.no_answer += 1
         else:
             verdict.errors.append(read)
-    verdict.longest_gap = max(_gaps(reads, others), default=0.0)
+    verdict.longest_gap = max(_gaps(reads, others, frozen), default=0.0)
     verdict.longest_read = max((read.at - read.asked for read in reads if _is_awake(read, frozen)), default=0.0)
     verdict.longest_repair = max(_repairs(reads, fake, seed), default=0.0)
     return verdict
@@ -137,13 +140,14 @@ def _is_awake(read: Read, frozen: Iterable[Pause]) -> bool:
     return bool(read.token) and not any(pause.covers(read) for pause in frozen)
 
 
-def _gaps(reads: list[Read], excuses: list[Excuse]) -> Iterable[float]:
-    """For every account, the times between tokens served to anybody."""
+def _gaps(reads: list[Read], excuses: list[Excuse], frozen: Iterable[Pause]) -> Iterable[float]:
+    """For every account, the times between tokens served to anybody, unless somebody who reads stood still."""
     last: dict[str, float] = {}
     for read in reads:
         if read.token or any(excuse.covers(read) for excuse in excuses):
-            if read.appid in last:
-                yield read.at - last[read.appid]
+            before = last.get(read.appid, read.at)
+            if not any(pause.begin <= read.at and before <= pause.end for pause in frozen):
+                yield read.at - before
             last[read.appid] = read.at
 
 
