@@ -132,6 +132,18 @@ def test_after_failure__what_never_left_changes_nothing():
     assert (token.unanswered_since, token.lost_at, token.failures) == (None, None, 1)
 
 
+def test_after_failure__what_never_left_is_not_counted():
+    """Hours without a network must not use up the day's calls: a test account (测试号) has 200."""
+    used = {"day": "2026-03-02", "classic": 7}
+    assert fail(good(usage=used), failure()).usage == used
+    assert fail(good(usage=used), failure(lost=True)).usage["classic"] == 8
+
+
+def test_after_failure__a_refusal_by_wechat_is_counted():
+    refused = UpstreamError("no", error_class=ErrorClass.HUMAN, errcode=40164)
+    assert fail(good(), refused).usage == {"day": "2026-03-02", "classic": 1}
+
+
 def test_after_failure__an_older_doubt_stays():
     assert fail(good(unanswered_since=ago(60), lost_at=ago(60)), failure()).unanswered_since == ago(60)
 

@@ -302,6 +302,9 @@ def after_failure(
         fields["lost_at"] = token.sent_at
     else:
         fields["unanswered_since"] = before.unanswered_since  # nothing was issued: the doubt was unfounded
+    if failure.errcode is None and not failure.may_have_issued:
+        # Nothing reached WeChat, so nothing is used up: a long outage must not eat the day's calls (R16).
+        fields["usage"] = before.usage or {}
     doubtful = lost or before.unanswered_since is not None
     end = usable_until(token, overlap)
     left = (end - now).total_seconds() if end is not None else 0.0
