@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextvars
+import logging
+
 import pytest
 
 from tests.api.conftest import PREFIX, Caller
@@ -160,3 +163,21 @@ def test_token__after_many_wrong_keys_the_address_is_told_to_wait(caller, accoun
 def test_token__is_the_same_for_every_key_of_the_account(caller, account):
     other = Caller(make_key("other", accounts=[account])[1], account.appid)
     assert other.stable().json()["access_token"] == caller.token().json()["access_token"]
+
+
+def test_token__context_of_the_request_does_not_reach_what_is_logged(caller, weixin):
+    """S2: an error tracker keeps the URL there, and this URL has the key in it."""
+    url = contextvars.ContextVar("url", default="")
+    seen = []
+    handler = logging.Handler()
+    handler.emit = lambda record: seen.append(url.get())
+    logger = logging.getLogger("wechat_token")
+    weixin.outage()
+    logger.addHandler(handler)
+    url.set("canary")
+    try:
+        assert verdict(caller.token()) == -1
+    finally:
+        logger.removeHandler(handler)
+    assert seen
+    assert "canary" not in seen
