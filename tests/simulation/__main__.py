@@ -1,6 +1,27 @@
 """``python -m tests.simulation --seed N --days D [--faults X] [--accounts A] [--hosts H] [--runs R]``
 
-Prints one verdict line per seed, and the figures. Exit status 1 if an invariant was violated.
+Prints one verdict line per seed, and a sum. Exit status 1 if an invariant was violated; then the seed's faults and the
+last events of the account are printed, and the same command with that seed shows the same again.
+
+A hundred account-years, about an hour and a half of one core::
+
+    python -m tests.simulation --seed 1 --runs 183 --days 10 --accounts 20 --reads 1 --faults 1
+
+What the figures mean:
+
+======================  ===============================================================================
+dead, dead_seconds      dead tokens handed out, and for how long they were: must be 0
+calls_per_account_day   token requests of any kind, also those that failed and each account's first
+pace, ideal             requests from the first to the latest, and what the renewal rule alone would need
+stampede                requests per token issued
+repairs=A+B             lost answers after which the next request left undisturbed, and those where something
+                        else failed on the way; ``longest_repair`` is of the former, and must be within 30 s
+behind_our_back         dead tokens handed out that WeChat or another system had ended, before any complaint
+slow_news               … after the complaint, by a process that had not heard of it for more than a second
+skew                    … dead for less than the hosts' clocks differ
+blind                   … where cache and database were down for longer than the overlap
+unavailable             readers that got an error for want of a token
+======================  ===============================================================================
 """
 
 from __future__ import annotations
@@ -18,7 +39,9 @@ def main() -> int:
     from .report import simulate
     from .world import Options
 
-    parser = argparse.ArgumentParser(prog="python -m tests.simulation", description=__doc__)
+    parser = argparse.ArgumentParser(
+        prog="python -m tests.simulation", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     defaults = Options()
     parser.add_argument("--seed", type=int, default=defaults.seed)
     parser.add_argument("--runs", type=int, default=1, help="how many seeds, counting up from --seed")
