@@ -122,7 +122,7 @@ class Actors:
 
     def _check_recovered(self, appid: str) -> None:
         world, row = self.world, self.world.witness.by_appid.get(appid)
-        if row is None or not row.is_active:
+        if row is None or not row.is_active or row.error_class == "quota":  # that waits for midnight
             return
         fact = world.truth.facts.get(world.witness.stored.get(appid, ""))
         working = fact is not None and self.kernel.now < fact.end

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import datetime as dt
 from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING
 
-from wechat_token.models import Account
+from wechat_token.models import Account, Token
 from wechat_token.sandbox import Fault
 
 from .network import OUTAGES, Outage
@@ -37,7 +38,7 @@ class Calamities:
             "false_complaints": self.world.actors.complain_falsely, "edits": self.edit,
             "secret_resets": self.reset_secret, "freezes_of_secret": self.freeze_secret,
             "ip_whitelists": self.whitelist, "quotas": self.quota, "deactivations": self.deactivate,
-            "deletions": self.delete,
+            "deletions": self.delete, "hand_edits": self.edit_by_hand,
         }  # fmt: skip
         for name, strike in site.items():
             self._recur(getattr(self.world.swarm, name), strike)
@@ -195,6 +196,20 @@ class Calamities:
             self.world.witness.born_at[appid] = self.kernel.now
 
         self._in_admin(appid, again)
+
+    def edit_by_hand(self, appid: str) -> None:
+        """SQL at a prompt: a lease of a year, figures that are none, moments yet to come."""
+        later = self.world.time() + dt.timedelta(days=365)
+        nonsense: list[dict[str, object]] = [
+            {"lease_owner": "nobody", "lease_until": later},
+            {"usage": self.rng.choice([[], "many", {"day": 7}, {"classic": "x"}])},
+            {"complaint_allowance": -5.0, "complained_at": later},
+            {"accepted_at": later, "forced_at": later},
+            {"failures": 30_000, "error_class": "nonsense"},
+        ]
+        Token.objects.filter(account__appid=appid).update(**self.rng.choice(nonsense))
+        self.world.trouble(appid, "nonsense is written into the row")
+        self.world.witness.reload()
 
     def reset_secret(self, appid: str) -> None:
         """At WeChat first; the new one is entered here a while later."""

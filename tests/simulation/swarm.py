@@ -48,6 +48,7 @@ class Swarm:
     quotas: float = 0.005
     deactivations: float = 0.01
     deletions: float = 0.005
+    hand_edits: float = 0.02  # somebody writes nonsense into the row, past the package
     # per run
     skew: float = 2.0  # seconds a host's clock may be wrong, either way
     two_beats: float = 0.3  # probability of a second beat for the whole run
