@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import datetime as dt
 import json
+import logging
+import sys
 
 import pytest
 
@@ -287,3 +289,24 @@ def test_internal_error__is_json_and_gives_nothing_away(caller, account, monkeyp
     assert error(response) == (500, "internal_error")
     assert "ValueError at /wechat/accounts/" in caplog.text
     assert caller.key not in caplog.text + response.content.decode()
+
+
+def test_internal_error__is_not_the_context_of_what_fails_in_logging_it(caller, monkeypatch):
+    """S2: a foreign error's text may hold anything, and Django's own loggers write the context of errors."""
+    contexts = []
+
+    class Handler(logging.Handler):
+        def emit(self, record):
+            contexts.append(sys.exc_info()[1])
+
+    def fail(key):
+        raise RuntimeError
+
+    monkeypatch.setattr(serving, "current_entry", fail)
+    logger, handler = logging.getLogger("wechat_token.access"), Handler()
+    logger.addHandler(handler)
+    try:
+        assert error(caller.read()) == (500, "internal_error")
+    finally:
+        logger.removeHandler(handler)
+    assert contexts == [None]

@@ -165,8 +165,9 @@ def test_token__is_the_same_for_every_key_of_the_account(caller, account):
     assert other.stable().json()["access_token"] == caller.token().json()["access_token"]
 
 
-def test_token__context_of_the_request_does_not_reach_what_is_logged(caller, weixin):
-    """S2: an error tracker keeps the URL there, and this URL has the key in it."""
+@BOTH
+def test_token__context_of_the_request_does_not_reach_what_is_logged(caller, weixin, call):
+    """S2: an error tracker keeps URL and body there, and they have the key in them."""
     url = contextvars.ContextVar("url", default="")
     seen = []
     handler = logging.Handler()
@@ -176,7 +177,7 @@ def test_token__context_of_the_request_does_not_reach_what_is_logged(caller, wei
     logger.addHandler(handler)
     url.set("canary")
     try:
-        assert verdict(caller.token()) == -1
+        assert verdict(call(caller)) == -1
     finally:
         logger.removeHandler(handler)
     assert seen

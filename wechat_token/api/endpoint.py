@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextvars
 import logging
 import math
 import traceback
@@ -41,11 +42,30 @@ def endpoint(*methods: str, refuse: Refuse, wrong_method: Problem) -> Callable[[
             try:
                 return _finished(view(request, *args, **kwargs))
             except Exception as exc:
-                return _finished(refuse(_refusal(exc, request)))
+                failure = exc
+            # Out here: what fails while this one is handled, if only in a log handler, would show it as its context.
+            try:
+                return _finished(refuse(_refusal(failure, request)))
+            finally:
+                del failure
 
-        return _free(answer)
+        return _free(_unaccompanied(answer))
 
     return decorate
+
+
+def _unaccompanied(view: View) -> View:
+    """Run ``view`` in an empty context.
+
+    Error trackers keep a request's URL and body in context variables and send them along with whatever is logged
+    meanwhile. Here they hold client keys and tokens (S2).
+    """
+
+    @wraps(view)
+    def run(request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponse:
+        return contextvars.Context().run(view, request, *args, **kwargs)
+
+    return run
 
 
 def _finished(response: HttpResponse) -> HttpResponse:

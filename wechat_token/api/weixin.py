@@ -7,9 +7,7 @@ WeChat's order.
 
 from __future__ import annotations
 
-import contextvars
 from collections.abc import Mapping
-from functools import wraps
 from typing import Any, Final
 
 from django.http import HttpRequest, HttpResponse, JsonResponse
@@ -22,7 +20,7 @@ from ..shelf import Entry
 from . import service
 from .access import authenticate
 from .bodies import read_object
-from .endpoint import View, endpoint, set_retry_after
+from .endpoint import endpoint, set_retry_after
 from .refusals import (
     APPID_MISSING,
     INVALID_GRANT_TYPE,
@@ -47,21 +45,6 @@ def refuse(refusal: Refusal) -> HttpResponse:
     return response
 
 
-def _without_company(view: View) -> View:
-    """Run ``view`` in an empty context.
-
-    Error trackers keep a request's URL in context variables and send it along with whatever is logged meanwhile.
-    This URL has a key in it (S2).
-    """
-
-    @wraps(view)
-    def run(request: HttpRequest) -> HttpResponse:
-        return contextvars.Context().run(view, request)
-
-    return run
-
-
-@_without_company
 @endpoint("GET", "HEAD", refuse=refuse, wrong_method=METHOD_NOT_ALLOWED)
 @sensitive_variables()
 def token(request: HttpRequest) -> HttpResponse:
