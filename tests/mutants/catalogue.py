@@ -138,6 +138,10 @@ MUTANTS = (
         "return known if now < known.dead_at else _together(",
     ),
     mutant(
+        "another account's cache entry is accepted",
+        ("shelf.py", "(entry.appid, entry.kind) != key or ", ""),
+    ),
+    mutant(
         "the cache is never checked against the database",
         ("shelf.py", "return -5.0 <= age < get_settings().cache_seconds", "return True"),
     ),
