@@ -150,6 +150,30 @@ def test_database__read_only_sends_nothing_and_renews_afterwards(site: Site) -> 
     assert not [read.error for read in watch.stop() if read.error]
 
 
+REFRESHES = """
+import datetime as dt
+from wechat_token.models import Token
+from wechat_token.refresh import persist, refresh
+from wechat_token.schedule import Reason
+token = Token.objects.get(account__appid={appid!r})
+for _ in range({times}):
+    due = Token.objects.filter(pk=token.pk)
+    persist(lambda: due.update(due_at=dt.datetime(2026, 1, 1, tzinfo=dt.UTC)), patience=3)
+    print(refresh(token.pk, reason=Reason.SCHEDULE).status.value)
+"""
+
+
+@mark
+def test_database__serialization_failures_are_repeated(site: Site) -> None:
+    """R1, R2: every write is one conditional statement; failed by the database, it is made again."""
+    calls, failed = site.fake.calls_to(SECOND, "classic"), site.database.rollbacks()
+    with site.database.serializable(), site.database.rows_in_use():
+        outcomes = site.shell(REFRESHES.format(appid=SECOND, times=20)).split()
+    assert outcomes == ["renewed"] * 20
+    assert site.fake.calls_to(SECOND, "classic") == calls + 20
+    assert site.database.rollbacks() > failed, "nothing was in the way"
+
+
 # -- processes -------------------------------------------------------------------------------------
 
 

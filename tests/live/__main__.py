@@ -68,7 +68,8 @@ def prove_chaos(options: argparse.Namespace) -> bool:
         database=options.database, broker=options.broker, seconds=options.seconds, seed=options.seed,
         life=options.life, isolation=options.isolation, pool=options.pool,
     )  # fmt: skip
-    print(f"{options.database} + {options.broker}, seed {options.seed}, {options.seconds:.0f} s: {found}")
+    site = " + ".join(filter(None, (options.database, options.isolation, options.broker, options.pool)))
+    print(f"{site}, seed {options.seed}, {options.seconds:.0f} s: {found}")
     return found.is_kept
 
 

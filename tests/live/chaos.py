@@ -11,6 +11,7 @@ from typing import Final
 from . import verdict
 from .crew import Crew
 from .faults import CALAMITIES, Calamity, Stage
+from .renewal import ideal_calls
 from .site import SECRET, Site, live_site
 from .verdict import Verdict
 
@@ -65,12 +66,6 @@ def run(
         _explain(found, began)
         print(f"{sum(happened.values())} faults of {len(happened)} kinds")
         return found
-
-
-def ideal_calls(endpoint: str, life: float, seconds: float) -> float:
-    """The first call and one a renewal at the middle of its jitter, without a single fault."""
-    lead = 0.9 * life / 6 if endpoint == "classic" else 0.6 * life / 3
-    return 1 + seconds / (life - lead)
 
 
 def _populate(site: Site) -> None:

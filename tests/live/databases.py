@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+import threading
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from urllib.parse import urlsplit
@@ -42,6 +43,45 @@ class Database:
             else:
                 execute(f"REVOKE INSERT, UPDATE, DELETE ON {self.name}.* FROM {self.name}@'%'")
         self.end_sessions()  # both take effect in new sessions only
+
+    @contextmanager
+    def serializable(self) -> Iterator[None]:
+        """PostgreSQL: statements of new sessions run ``SERIALIZABLE`` within, and fail where they meet another."""
+        try:
+            self._isolate("serializable")
+            yield
+        finally:
+            self._isolate("read committed")
+
+    def _isolate(self, level: str) -> None:
+        with services.admin(self.vendor) as execute:
+            execute(f"ALTER DATABASE {self.name} SET default_transaction_isolation = '{level}'")
+        self.end_sessions()
+
+    def rollbacks(self) -> int:
+        """PostgreSQL: how many transactions have failed in this database."""
+        with services.admin(self.vendor) as execute:
+            query = "SELECT xact_rollback FROM pg_stat_database WHERE datname = %s"
+            return int(execute(query, [self.name]).fetchone()[0])
+
+    @contextmanager
+    def rows_in_use(self) -> Iterator[None]:
+        """Somebody else touches every token row fifty times a second within, and changes nothing of importance."""
+        over = threading.Event()
+
+        def touch() -> None:
+            with services.console(self.vendor, self._url) as execute:
+                execute("SET default_transaction_isolation = 'read committed'")
+                while not over.wait(0.02):
+                    execute("UPDATE wechat_token_token SET egress_ip = egress_ip")
+
+        toucher = threading.Thread(target=touch)
+        toucher.start()
+        try:
+            yield
+        finally:
+            over.set()
+            toucher.join()
 
     def end_sessions(self) -> None:
         """End every connection to the scratch database. Does nothing on SQLite, which has none."""

@@ -32,7 +32,7 @@ def keep_alive(
 ) -> Verdict:
     """Run one stable and one classic account for ``seconds`` with tokens of ``life`` seconds.
 
-    ``ideal``: one call a life and account, and the first.
+    ``ideal``: see :func:`ideal_calls`.
     """
     settings = {"BEAT_INTERVAL": beat_interval}
     redis = broker == "redis"
@@ -62,6 +62,12 @@ def keep_alive(
             ),
             errors=len(reads) - len(tokens),
             calls=calls,
-            ideal=len(APPIDS) * (1 + seconds / life),
+            ideal=sum(ideal_calls(endpoint, life, seconds) for endpoint in APPIDS),
             by_schedule=int(scheduled),
         )
+
+
+def ideal_calls(endpoint: str, life: float, seconds: float) -> float:
+    """The first call and one a renewal, each in the middle of its jitter, without a single fault."""
+    lead = 0.9 * life / 6 if endpoint == "classic" else 0.6 * life / 3
+    return 1 + seconds / (life - lead)

@@ -19,10 +19,10 @@ if CELERY_BROKER_URL.startswith("redis"):
 CELERY_TASK_DEFAULT_QUEUE = _run
 WECHAT_TOKEN.update(json.loads(os.environ.get("WECHAT_TOKEN_LIVE_SETTINGS", "{}")))
 
-_isolation = os.environ.get("WECHAT_TOKEN_LIVE_ISOLATION")
+_isolation = os.environ.get("WECHAT_TOKEN_LIVE_ISOLATION", "")
 if _isolation and DATABASES["default"]["ENGINE"].endswith("postgresql"):
-    from psycopg import IsolationLevel
-
-    DATABASES["default"]["OPTIONS"]["isolation_level"] = IsolationLevel[_isolation.upper().replace(" ", "_")]
+    # Django's own option does not reach statements outside of atomic(), which is what the engine's are.
+    _level = _isolation.replace(" ", "\\ ")
+    DATABASES["default"]["OPTIONS"]["options"] = f"-c default_transaction_isolation={_level}"
 elif _isolation:
     DATABASES["default"]["OPTIONS"]["isolation_level"] = _isolation
