@@ -6,7 +6,7 @@ import pytest
 from django.db import OperationalError
 
 from tests.conftest import APPID, row
-from wechat_token import clock, get_access_token, refresh, shelf, signals
+from wechat_token import clock, get_access_token, refresh, rows, shelf, signals
 from wechat_token.exceptions import ErrorClass, TokenUnavailable
 from wechat_token.models import Account, RefreshLog, Token
 from wechat_token.platforms import official_account
@@ -121,6 +121,18 @@ def test_refresh__repair_after_a_lost_answer_within_thirty_seconds(classic, weix
     assert time.now() - lost <= seconds(25)
 
 
+def test_refresh__lost_answers_without_end_leave_calls_for_the_day(classic, weixin, time):
+    """R16: a test account has 200 calls a day."""
+    get_access_token(APPID)
+    make_due(classic, time)
+    weixin.inject(Fault("lost_after"), times=500)
+    start = time.now()
+    while time.now() - start < seconds(6 * 3600):
+        renew(classic)
+        make_due(classic, time)
+    assert weixin.calls_to(APPID, "classic") < 130
+
+
 def test_refresh__a_request_still_on_its_way_is_allowed_for(classic, weixin, time):
     """A token that came soon after a lost request may be displaced by it yet: trusted briefly, renewed once more."""
     get_access_token(APPID)
@@ -165,16 +177,16 @@ def test_refresh__a_late_answer_never_overwrites_a_newer_token(classic, weixin, 
 
 def stand_still_after_the_claim(monkeypatch, time, meanwhile=lambda: None):
     """As a process does that is stopped, or whose machine is suspended, between its intent and its request."""
-    persist = refresh.persist
+    persist = rows.persist
 
     def slow(step, *, patience):
         done = persist(step, patience=patience)
-        monkeypatch.setattr(refresh, "persist", persist)
+        monkeypatch.setattr(rows, "persist", persist)
         time.pass_(60)
         meanwhile()
         return done
 
-    monkeypatch.setattr(refresh, "persist", slow)
+    monkeypatch.setattr(rows, "persist", slow)
 
 
 def test_refresh__held_up_after_the_claim_sends_nothing(classic, weixin, time, monkeypatch):
@@ -288,7 +300,7 @@ def test_refresh__any_life_works(account, weixin, time, endpoint, life):
 def test_refresh__store_survives_a_database_that_fails_for_a_moment(transactional_db, weixin, time, monkeypatch):
     weixin.add_account(APPID, "s")
     account = Account.objects.create(appid=APPID, secret="s", endpoint="classic")
-    write, failed = refresh.write, []
+    write, failed = rows.write, []
 
     def failing(token, fields, *, owner=""):
         if owner and len(failed) < 3:
@@ -296,7 +308,7 @@ def test_refresh__store_survives_a_database_that_fails_for_a_moment(transactiona
             raise OperationalError("the server was restarted")
         return write(token, fields, owner=owner)
 
-    monkeypatch.setattr(refresh, "write", failing)
+    monkeypatch.setattr(rows, "write", failing)
     assert renew(account).status is Status.RENEWED
     assert row(account).version == 1
     assert weixin.issued(APPID) == 1
@@ -306,14 +318,14 @@ def test_refresh__database_gone_at_the_store_serves_from_memory(transactional_db
     """R13: WeChat has issued the token; it must not be lost for this process."""
     weixin.add_account(APPID, "s")
     account = Account.objects.create(appid=APPID, secret="s", endpoint="classic")
-    write = refresh.write
+    write = rows.write
 
     def failing(token, fields, *, owner=""):
         if owner:
             raise OperationalError("gone")
         return write(token, fields, owner=owner)
 
-    monkeypatch.setattr(refresh, "write", failing)
+    monkeypatch.setattr(rows, "write", failing)
     outcome = renew(account)
     assert outcome.status is Status.RENEWED
     assert weixin.is_valid(shelf.recall((APPID, "access_token")).value)

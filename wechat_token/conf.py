@@ -67,6 +67,11 @@ class Settings:
     encryption_keys: tuple[str, ...] = field(default=(), repr=False)
     log_days: int = 30
 
+    @property
+    def lease(self) -> float:
+        """How long a refresh may be under way before others take over: longer than its request (R2)."""
+        return self.request_deadline + self.lease_margin
+
 
 def known_keys() -> frozenset[str]:
     return frozenset(f.name.upper() for f in fields(Settings))

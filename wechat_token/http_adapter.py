@@ -127,9 +127,7 @@ class _Connection(HTTPConnection):
         failure: OSError = OSError("the name has no address")
         for *_, address in found:
             try:
-                sock = socket.create_connection(
-                    (str(address[0]), int(address[1])), exchange.remaining(at_most=most)
-                )
+                sock = socket.create_connection((str(address[0]), int(address[1])), exchange.remaining(at_most=most))
             except OSError as error:
                 failure = error
                 continue

@@ -21,7 +21,8 @@ from .conf import get_settings
 from .exceptions import UpstreamError
 from .models import Token
 from .platforms import source_for
-from .refresh import Outcome, Status, lease_seconds, load, write
+from .refresh import Outcome, Status
+from .rows import load, write
 from .schedule import Action, Fields, Reason
 
 PATIENCE = 300.0  # seconds the caller may keep the lock before the store is given up
@@ -39,7 +40,7 @@ def refresh_under_write_lock(token_id: int) -> Outcome:
         source, settings, now = source_for(token.kind), get_settings(), clock.now()
         endpoint = source.endpoint(token.account, forced=False)
         decision = schedule.decide(
-            token, now, reason=Reason.CALLER, lease=lease_seconds(), overlap=settings.overlap,
+            token, now, reason=Reason.CALLER, lease=settings.lease, overlap=settings.overlap,
             endpoint=endpoint, daily_limit=source.daily_limit(token.account, forced=False),
         )  # fmt: skip
         if decision.action is not Action.FETCH:
@@ -47,7 +48,7 @@ def refresh_under_write_lock(token_id: int) -> Outcome:
             return Outcome(status, token, decision.until)
         displaces = source.displaces(token.account, forced=False)
         written: Fields = schedule.intent(
-            token, now, lease=lease_seconds(), endpoint=endpoint, displaces=displaces, forced=False
+            token, now, lease=settings.lease, endpoint=endpoint, displaces=displaces, forced=False
         )
         for name, value in written.items():
             setattr(token, name, value)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final
 
 from django.utils.translation import gettext_lazy as _
 
-from . import clock, refresh, schedule, shelf
+from . import clock, rows, schedule, shelf
 from .conf import get_settings
 from .models import ACCESS_TOKEN, Account, Token
 
@@ -72,7 +72,7 @@ def _is_usage(usage: object) -> bool:
 
 def odd_tokens(now: dt.datetime) -> Iterator[tuple[Token, list[Oddity]]]:
     """Tokens of active accounts with something odd about them."""
-    overlap, lease = get_settings().overlap, refresh.lease_seconds()
+    overlap, lease = get_settings().overlap, get_settings().lease
     for token in Token.objects.active().select_related("account").order_by("pk").iterator(chunk_size=1000):
         found = oddities(token, now, lease=lease, overlap=overlap)
         if found:
@@ -83,9 +83,9 @@ def heal(token: Token) -> bool:
     """Write the cures, unless somebody else wrote the row in the meantime: what they wrote is as good (R1)."""
     now = clock.now()
     cure: Fields = {}
-    for oddity in oddities(token, now, lease=refresh.lease_seconds(), overlap=get_settings().overlap):
+    for oddity in oddities(token, now, lease=get_settings().lease, overlap=get_settings().overlap):
         cure |= oddity.cure
-    healed = refresh.persist(lambda: refresh.write(token, cure), patience=refresh.CLAIM_PATIENCE)
+    healed = rows.persist(lambda: rows.write(token, cure), patience=rows.PATIENCE)
     shelf.forget((token.account.appid, token.kind))
     return healed
 

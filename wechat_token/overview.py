@@ -15,7 +15,6 @@ from django.utils.translation import gettext_lazy, pgettext
 from . import schedule, states
 from .conf import get_settings
 from .models import Account, Token
-from .refresh import lease_seconds
 from .states import State
 
 # Nobody has to act in the others: a retry is under way while the old token serves.
@@ -58,7 +57,7 @@ class Line:
 
 def lines(now: dt.datetime) -> list[Line]:
     """Every account by AppID; one that has no token row yet has a line all the same."""
-    overlap, lease = get_settings().overlap, lease_seconds()
+    overlap, lease = get_settings().overlap, get_settings().lease
     found = []
     for account in Account.objects.order_by("appid").prefetch_related("tokens"):
         tokens = sorted(account.tokens.all(), key=lambda token: token.kind) or [Token()]

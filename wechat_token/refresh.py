@@ -18,14 +18,12 @@ from dataclasses import dataclass, field
 from typing import TypeVar
 
 from django.db import DatabaseError, InterfaceError, OperationalError
-from django.db.models import F
 from django.dispatch import Signal
 
-from . import clock, schedule, shelf, signals, transactions
+from . import clock, rows, schedule, shelf, signals
 from .conf import get_settings
 from .exceptions import (
     AccountInactive,
-    AccountNotFound,
     AnswerError,
     ConfigurationError,
     ErrorClass,
@@ -42,7 +40,6 @@ logger = logging.getLogger("wechat_token")
 T = TypeVar("T")
 
 TOLERATED_SKEW = 30.0  # seconds between WeChat's clock and ours that every margin of the schedule absorbs
-CLAIM_PATIENCE = 3.0  # seconds to get past a locked or failing database before anything was sent
 
 
 class Status(enum.Enum):
@@ -76,7 +73,7 @@ def refresh(token_id: int, *, reason: Reason, stale: Secret | None = None, clien
     if get_settings().remote_url:
         # Accounts may be here with a copied database; renewing them here would kill the other site's tokens.
         raise ConfigurationError("This site takes its tokens from REMOTE_URL and renews none itself.")
-    token = load(token_id)
+    token = rows.load(token_id)
     if not token.account.is_active:
         raise AccountInactive(f"The WeChat account {token.account.appid} is inactive. Activate it in the admin.")
     run = _Run(token, reason, client)
@@ -109,18 +106,6 @@ def refresh(token_id: int, *, reason: Reason, stale: Secret | None = None, clien
     return run.fetch_and_store()
 
 
-def load(token_id: int) -> Token:
-    token = Token.objects.select_related("account").filter(pk=token_id).first()
-    if token is None:
-        raise AccountNotFound("This WeChat account was deleted, or it was created in a transaction not yet committed.")
-    return token
-
-
-def lease_seconds() -> float:
-    settings = get_settings()
-    return settings.request_deadline + settings.lease_margin
-
-
 @dataclass(slots=True)
 class _Run:
     """One refresh under way: the row as we last wrote it, and what is needed to write it again."""
@@ -129,7 +114,7 @@ class _Run:
     reason: Reason
     client: str
     owner: str = field(default_factory=lambda: uuid.uuid4().hex)
-    lease: float = field(default_factory=lease_seconds)
+    lease: float = field(default_factory=lambda: get_settings().lease)
     overlap: float = field(default_factory=lambda: get_settings().overlap)
     source: CredentialSource = field(init=False)
     before: Token = field(init=False)  # the row as it was before the intent of the latest request
@@ -159,7 +144,7 @@ class _Run:
             fields |= schedule.complaint_spent(self.token, now)
         else:
             fields |= self._intent(now, forced=False)
-        return persist(lambda: write(self.token, fields), patience=CLAIM_PATIENCE)
+        return rows.persist(lambda: rows.write(self.token, fields), patience=rows.PATIENCE)
 
     def _intent(self, now: dt.datetime, *, forced: bool) -> Fields:
         return schedule.intent(
@@ -172,7 +157,7 @@ class _Run:
         self.before = copy.copy(self.token)
         self.leased_at = clock.monotonic()
         fields = self._intent(clock.now(), forced=forced) | also
-        declared = persist(lambda: write(self.token, fields, owner=self.owner), patience=CLAIM_PATIENCE)
+        declared = rows.persist(lambda: rows.write(self.token, fields, owner=self.owner), patience=rows.PATIENCE)
         self.forced = declared and forced
         return declared
 
@@ -261,7 +246,7 @@ class _Run:
             # WeChat has issued it and the database is gone: let the cache and this process live on it (R13).
             # The row's lease and intent are still there and bring a repair when the database is back.
             logger.exception("A new WeChat token could not be stored: account=%s", self.token.account.appid)
-            _assign(self.token, fields(self.token))
+            rows.assign(self.token, fields(self.token))
             stored = True
         if not stored:
             return self.superseded()
@@ -306,24 +291,24 @@ class _Run:
         """Write under our lease (R2). An edit of the row in between is taken in; a new owner fences us off."""
 
         def attempt() -> bool:
-            while not write(self.token, fields(self.token), owner=self.owner):
+            while not rows.write(self.token, fields(self.token), owner=self.owner):
                 fresh = Token.objects.select_related("account").filter(pk=self.token.pk).first()
                 if fresh is None or fresh.lease_owner != self.owner:
                     return False
                 self.token = fresh
             return True
 
-        return persist(attempt, patience=self.lease)
+        return rows.persist(attempt, patience=self.lease)
 
     def superseded(self, *, may_have_issued: bool = True) -> Outcome:
         """Somebody took the lease from us. If our request displaces, one of the two tokens is dead: repair (R2)."""
         sent_at = self.token.sent_at
-        fresh = load(self.token.pk)
+        fresh = rows.load(self.token.pk)
         if may_have_issued and self.displaces(forced=self.forced) and sent_at is not None:
-            while not write(
+            while not rows.write(
                 fresh, schedule.overtaken(fresh, sent_at, clock.now(), lease=self.lease)
             ):  # pragma: no branch
-                fresh = load(self.token.pk)
+                fresh = rows.load(self.token.pk)
         self.token = fresh
         self._log(RefreshLog.Outcome.SUPERSEDED, endpoint=self.endpoint())
         return Outcome(Status.SUPERSEDED, fresh)
@@ -339,7 +324,7 @@ class _Run:
                 "failed_at": clock.now(),
                 "due_at": until,
             }
-            if write(self.token, fields):
+            if rows.write(self.token, fields):
                 self._publish()
                 self._log(RefreshLog.Outcome.LIMITED, endpoint=self.endpoint())
                 self._alert(UpstreamError(message, error_class=ErrorClass.QUOTA))
@@ -348,7 +333,7 @@ class _Run:
     def _release(self, **also: object) -> None:
         """Give the lease back without a result; what was due before is due again."""
         fields = schedule.released(self.due_before) | also
-        persist(lambda: write(self.token, fields, owner=self.owner), patience=CLAIM_PATIENCE)
+        rows.persist(lambda: rows.write(self.token, fields, owner=self.owner), patience=rows.PATIENCE)
 
     # -- publish -----------------------------------------------------------------------------------
 
@@ -406,44 +391,3 @@ def _forced_refresh_spent(wait: dt.timedelta) -> UpstreamError:
 
 def _same(stored: Secret, other: Secret) -> bool:
     return Secret(stored.reveal()) == other
-
-
-def write(token: Token, fields: Fields, *, owner: str = "") -> bool:
-    """The one way a token row changes: an UPDATE on condition that nobody wrote since it was read (R1).
-
-    With ``owner`` also on condition that the lease is still held (R2). Brings ``token`` up to date on success.
-    """
-    rows = Token.objects.filter(pk=token.pk, revision=token.revision)
-    if owner:
-        rows = rows.filter(lease_owner=owner)
-    if not rows.update(revision=F("revision") + 1, **fields):
-        return False
-    _assign(token, fields)
-    token.revision += 1
-    return True
-
-
-def _assign(token: Token, fields: Fields) -> None:
-    for name, value in fields.items():
-        setattr(token, name, value)
-
-
-def persist(step: Callable[[], T], *, patience: float) -> T:
-    """Run a database step, again if the database fails for a moment: a restart, a deadlock, a locked SQLite file.
-
-    ``patience`` in seconds. Serialization failures and deadlocks arrive as ``OperationalError`` too, and every step
-    is a single conditional statement, so repeating it is harmless.
-    """
-    give_up_at = clock.monotonic() + patience
-    pause = 0.05
-    while True:
-        try:
-            return step()
-        except (OperationalError, InterfaceError):
-            connection = transactions.connection()
-            blocked_by_caller = connection.vendor == "sqlite" and transactions.is_outside()
-            if connection.in_atomic_block or blocked_by_caller or clock.monotonic() + pause > give_up_at:
-                raise
-            connection.close_if_unusable_or_obsolete()
-        clock.sleep(pause)
-        pause = min(pause * 2, 1.0)

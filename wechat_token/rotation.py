@@ -12,7 +12,7 @@ from typing import Final, TypeVar
 
 from django.db.models import QuerySet
 
-from . import encryption, refresh
+from . import encryption, rows
 from .encryption import StoredSecret
 from .exceptions import EncryptionKeyError
 from .models import Account, Token
@@ -103,10 +103,10 @@ def _rewrite(row: Account | Token) -> bool:
 
 def _store(row: Account | Token, renewed: StoredSecret) -> bool:
     if isinstance(row, Token):
-        return refresh.persist(lambda: refresh.write(row, {"value": renewed}), patience=refresh.CLAIM_PATIENCE)
+        return rows.persist(lambda: rows.write(row, {"value": renewed}), patience=rows.PATIENCE)
     same = Account.objects.filter(encryption.unchanged("secret", _stored(row)), pk=row.pk)
     # update() on purpose: saving would count as an edit by an operator, which starts a refresh (R10).
-    return bool(refresh.persist(lambda: same.update(secret=renewed), patience=refresh.CLAIM_PATIENCE))
+    return bool(rows.persist(lambda: same.update(secret=renewed), patience=rows.PATIENCE))
 
 
 def _describe(row: Account | Token) -> str:

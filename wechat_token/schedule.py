@@ -35,6 +35,7 @@ REPAIR_WITHIN: Final = 25.0  # plus a beat tick of 5 s: the 30 s of R2
 BACKOFF_BASE: Final = 2.0
 BACKOFF_CAP: Final = 300.0
 BACKOFF_CAP_DEAD: Final = 60.0  # without a usable token callers are failing: look more often
+LONG_STREAK: Final = 20  # failures after which even that is slowed: lost answers cost calls, and a test account has 200
 HUMAN_PROBE: Final = 900.0  # seconds between slow probes while somebody has to act
 MANUAL_GAP: Final = 3.0  # a double click is one refresh
 VERDICT_SECONDS: Final = 10.0  # how long "WeChat accepts this token" answers further complaints
@@ -309,7 +310,7 @@ def after_failure(
     end = usable_until(token, overlap)
     left = (end - now).total_seconds() if end is not None else 0.0
     delay = retry_delay(failure, failures=token.failures, now=now, left=left, chance=chance)
-    if doubtful and failure.error_class is ErrorClass.TRANSIENT:
+    if doubtful and left > 0 and failure.error_class is ErrorClass.TRANSIENT:
         delay = min(delay, REPAIR_WITHIN)
     return fields | released(now + seconds(delay))
 
@@ -317,7 +318,7 @@ def after_failure(
 def retry_delay(failure: UpstreamError, *, failures: int, now: dt.datetime, left: float, chance: float) -> float:
     """Seconds until the next try (R10). ``failures`` before this one; ``left``: seconds the old token still lives."""
     if failure.error_class is ErrorClass.TRANSIENT:
-        cap = BACKOFF_CAP if left > 0 else BACKOFF_CAP_DEAD
+        cap = BACKOFF_CAP if left > 0 or failures >= LONG_STREAK else BACKOFF_CAP_DEAD
         delay = min(cap, BACKOFF_BASE * 2.0 ** min(failures, 16)) * (0.5 + chance / 2)
         # Do not sleep past the old token's end: keep a try for its last half.
         return min(delay, max(left / 2, 5.0)) if left > 0 else delay

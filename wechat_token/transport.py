@@ -96,9 +96,7 @@ def base_url(settings: Settings, name: str = "API_BASE_URL") -> str:
     """
     scheme, host = _scheme_and_host(settings.api_base_url)
     if scheme not in {"http", "https"} or not host or {"@", "?", "#"} & set(settings.api_base_url):
-        raise ConfigurationError(
-            f"WECHAT_TOKEN['{name}'] must be https://HOST[:PORT][/PATH] and nothing more."
-        )
+        raise ConfigurationError(f"WECHAT_TOKEN['{name}'] must be https://HOST[:PORT][/PATH] and nothing more.")
     hops = [host]
     if settings.proxy:
         proxy_scheme, proxy_host = _scheme_and_host(settings.proxy)
@@ -139,9 +137,7 @@ def shielded(exchange: Exchange, host: str | None, work: Callable[[], T]) -> T |
     try:
         return work()
     except (requests.RequestException, HTTPError, http.client.HTTPException, OSError, ValueError) as error:
-        return TransportError(
-            _describe(error, exchange, host), may_have_issued=_may_have_issued(error, exchange)
-        )
+        return TransportError(_describe(error, exchange, host), may_have_issued=_may_have_issued(error, exchange))
     except BaseException as error:
         # Not about the network (a worker's time limit, an interrupt): passed on as it is, without the frames.
         error.__cause__ = error.__context__ = None
@@ -167,9 +163,7 @@ def _prepare(
 
 
 def _reveal(values: Mapping[str, Any] | None) -> dict[str, Any]:
-    return {
-        key: value.reveal() if isinstance(value, Secret) else value for key, value in (values or {}).items()
-    }
+    return {key: value.reveal() if isinstance(value, Secret) else value for key, value in (values or {}).items()}
 
 
 def _exchange(
@@ -275,9 +269,7 @@ def _judge(
     may_have_issued = not 300 <= status < 500
 
     def unusable(what: str) -> AnswerError:
-        return AnswerError(
-            f"HTTP {status}: {what}", error_class=ErrorClass.TRANSIENT, may_have_issued=may_have_issued
-        )
+        return AnswerError(f"HTTP {status}: {what}", error_class=ErrorClass.TRANSIENT, may_have_issued=may_have_issued)
 
     if 300 <= status < 400:
         return unusable("a redirect; it was not followed")

@@ -38,18 +38,18 @@ def serving(name: str, old: str, new: str) -> Mutant:
 
 MUTANTS = (
     # -- one at a time, fenced (R1, R2)
-    refresh(
-        "rows are written without comparing", "filter(pk=token.pk, revision=token.revision)", "filter(pk=token.pk)"
+    mutant(
+        "rows are written without comparing",
+        ("rows.py", "filter(pk=token.pk, revision=token.revision)", "filter(pk=token.pk)"),
     ),
     mutant(
         "no fencing",
-        ("refresh.py", "        rows = rows.filter(lease_owner=owner)", "        pass"),
+        ("rows.py", "        rows = rows.filter(lease_owner=owner)", "        pass"),
         ("refresh.py", "if fresh is None or fresh.lease_owner != self.owner:", "if fresh is None:"),
     ),
-    refresh(
+    mutant(
         "the lease is shorter than the deadline",
-        "return settings.request_deadline + settings.lease_margin",
-        "return settings.request_deadline / 2",
+        ("conf.py", "return self.request_deadline + self.lease_margin", "return self.request_deadline / 2"),
     ),
     schedule(
         "a live lease is ignored",

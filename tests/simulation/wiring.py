@@ -14,7 +14,7 @@ from unittest import mock
 
 from django.db import connection
 
-from wechat_token import background, batch, clock, lifecycle, refresh, serving, shelf, transport
+from wechat_token import background, batch, clock, lifecycle, refresh, rows, serving, shelf, transport
 
 from .kernel import Killed, Task
 
@@ -32,7 +32,7 @@ def wired(world: World) -> Iterator[None]:
     kernel, patches = world.kernel, mock.patch
     chance = SimpleNamespace(random=random.Random(f"{world.seed}-jitter").random)
     owners = random.Random(f"{world.seed}-owners")
-    real_write = refresh.write
+    real_write = rows.write
 
     def write(token: Token, fields: dict[str, object], *, owner: str = "") -> bool:
         task = kernel.alive()
@@ -48,7 +48,7 @@ def wired(world: World) -> Iterator[None]:
         patches.object(clock, "sleep", world.sleep_of_the_package),
         patches.object(transport, "call", world.network.call),
         patches.object(shelf, "caches", world.cache),
-        patches.object(refresh, "write", write),
+        patches.object(rows, "write", write),
         patches.object(refresh, "random", chance),
         patches.object(refresh, "uuid", SimpleNamespace(uuid4=lambda: uuid.UUID(int=owners.getrandbits(128)))),
         patches.object(batch, "ThreadPoolExecutor", _pool_class(world)),

@@ -67,7 +67,7 @@ class Witness:
     # -- the rows ----------------------------------------------------------------------------------
 
     def reload(self) -> None:
-        """After a change that did not come through ``refresh.write``: people, DDL, deletions."""
+        """After a change that did not come through ``rows.write``: people, DDL, deletions."""
         self.rows = {row.id: row for row in read_rows()}
         self.by_appid = {row.appid: row for row in self.rows.values()}
         self.world.beats_reconsider()

@@ -11,7 +11,6 @@ from django.utils.translation import gettext as _
 from .. import clock, schedule, states
 from ..conf import get_settings
 from ..platforms import source_for
-from ..refresh import lease_seconds
 from . import words
 
 if TYPE_CHECKING:
@@ -42,7 +41,7 @@ class LogLine:
 
 
 def report(token: Token, now: dt.datetime) -> states.Report:
-    return states.report(token, now, overlap=get_settings().overlap, lease=lease_seconds())
+    return states.report(token, now, overlap=get_settings().overlap, lease=get_settings().lease)
 
 
 def panel(token: Token, log: list[RefreshLog]) -> Panel:

@@ -23,7 +23,6 @@ from .. import clock, states, transactions, usage
 from ..conf import get_settings
 from ..models import ACCESS_TOKEN, Token
 from ..querysets import TokenQuerySet
-from ..refresh import lease_seconds
 from .access import authenticate, bearer
 from .endpoint import endpoint, refuse_in_json
 from .refusals import METHOD_NOT_ALLOWED
@@ -140,7 +139,7 @@ def _usable(now: dt.datetime) -> Q:
 
 
 def _described(token: Token, now: dt.datetime) -> dict[str, Any]:
-    report = states.report(token, now, overlap=get_settings().overlap, lease=lease_seconds())
+    report = states.report(token, now, overlap=get_settings().overlap, lease=get_settings().lease)
     return {
         "appid": token.account.appid,
         "state": report.state,

@@ -165,10 +165,7 @@ _FETCHING: Final[dict[int, Meaning]] = {
     45011: Meaning(
         ErrorClass.QUOTA,
         _("Too many token requests in a minute."),
-        _(
-            "Nothing to do at once: it is tried again after a minute. If it comes back, find who asks so "
-            "often."
-        ),
+        _("Nothing to do at once: it is tried again after a minute. If it comes back, find who asks so often."),
         retry_after=65.0,
     ),
     47001: Meaning(_H, _("WeChat could not read the body of the request."), _REPORT_BUG),
@@ -188,10 +185,7 @@ _FETCHING: Final[dict[int, Meaning]] = {
     50004: Meaning(
         _H,
         _("The account is barred from requesting tokens, perhaps as a penalty."),
-        _(
-            "Log in to mp.weixin.qq.com and read the notices to this account, then follow the penalty's "
-            "instructions."
-        ),
+        _("Log in to mp.weixin.qq.com and read the notices to this account, then follow the penalty's instructions."),
     ),
     50007: Meaning(
         _H,
@@ -251,10 +245,7 @@ _FETCHING: Final[dict[int, Meaning]] = {
 UNKNOWN_CODE: Final = Meaning(
     ErrorClass.UNKNOWN,
     _("WeChat answered with an errcode that this version does not know."),
-    _(
-        "Look the errcode up in WeChat's documentation, or enter the rid in its API diagnosis tool (API "
-        "诊断工具)."
-    ),
+    _("Look the errcode up in WeChat's documentation, or enter the rid in its API diagnosis tool (API 诊断工具)."),
 )
 NO_ANSWER: Final = Meaning(
     ErrorClass.TRANSIENT,

@@ -52,9 +52,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m wechat_token.sandbox", description=__doc__)
     parser.add_argument("--host", default="127.0.0.1", help="a loopback address (default: %(default)s)")
     parser.add_argument("--port", type=_port, default=8799, help="0 takes a free one (default: %(default)s)")
-    parser.add_argument(
-        "--life", type=float, default=7200, help="of a token, in seconds (default: %(default)s)"
-    )
+    parser.add_argument("--life", type=float, default=7200, help="of a token, in seconds (default: %(default)s)")
     parser.add_argument(
         "--overlap", type=float, default=300, help="seconds a displaced one works on (default: %(default)s)"
     )

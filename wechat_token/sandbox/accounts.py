@@ -153,9 +153,7 @@ class FakeAccount:
         if not self.forced_quota.take(now):
             raise Refusal(45009)
         self._last_forced = now
-        return self._new_token(
-            "stable", self.stable, now, overlap=self._rules.forced_overlap, only_previous=True
-        )
+        return self._new_token("stable", self.stable, now, overlap=self._rules.forced_overlap, only_previous=True)
 
     def issue_ticket(self, kind: TicketKind, now: float) -> IssuedToken:
         """The same ticket until it expires (3.2). A new one does not end the old one before its time."""
@@ -186,9 +184,7 @@ class FakeAccount:
             },
         }
 
-    def _new_token(
-        self, name: str, line: TokenLine, now: float, *, overlap: float, only_previous: bool
-    ) -> IssuedToken:
+    def _new_token(self, name: str, line: TokenLine, now: float, *, overlap: float, only_previous: bool) -> IssuedToken:
         token = self._register(self._mint.token, name, now)
         line.succeed(token, overlap=overlap, only_previous=only_previous)
         return token

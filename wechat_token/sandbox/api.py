@@ -60,9 +60,7 @@ class Api:
         token = self._vault.find(request.query.get("access_token", ""))
         return (token.appid if token else ""), False
 
-    def issue(
-        self, endpoint: str, forced: bool, appid: str, secret: str, remote_ip: str, now: float
-    ) -> IssuedToken:
+    def issue(self, endpoint: str, forced: bool, appid: str, secret: str, remote_ip: str, now: float) -> IssuedToken:
         """The token an account gets on ``classic`` or ``stable``. Raises :class:`Refusal`."""
         account = self.accounts.get(appid)
         if account is None:

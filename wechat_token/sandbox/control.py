@@ -70,9 +70,7 @@ class Control:
     def _valid_intervals(self, appid: str) -> list[dict[str, Any]]:
         return [dataclasses.asdict(validity) for validity in self._fake.valid_intervals(appid)]
 
-    def _outage(
-        self, on: bool = True, seconds: float | None = None, fault: dict[str, Any] | None = None
-    ) -> None:
+    def _outage(self, on: bool = True, seconds: float | None = None, fault: dict[str, Any] | None = None) -> None:
         """``seconds``: how long from now; ``fault``: the fields of a :class:`Fault`."""
         until = None if seconds is None else self._fake.now() + seconds
         self._fake.outage(on, until=until, fault=Fault(**fault) if fault else None)

@@ -54,9 +54,7 @@ def send(
 
 def _carried(reply: Reply, wire: Wire, request: requests.PreparedRequest, timeout: Timeout) -> Reply:
     read_timeout = timeout[1] if isinstance(timeout, tuple) else timeout
-    if wire.action == "hang" or (
-        read_timeout is not None and wire.duration(len(reply.body)) > float(read_timeout)
-    ):
+    if wire.action == "hang" or (read_timeout is not None and wire.duration(len(reply.body)) > float(read_timeout)):
         raise _timed_out(request, read_timeout)
     match wire.action:
         case "reset":
@@ -75,9 +73,7 @@ def _carried(reply: Reply, wire: Wire, request: requests.PreparedRequest, timeou
 
 
 def _timed_out(request: requests.PreparedRequest, read_timeout: float | None) -> requests.ReadTimeout:
-    late = ReadTimeoutError(
-        _pool(request), request.path_url, f"Read timed out. (read timeout={read_timeout})"
-    )
+    late = ReadTimeoutError(_pool(request), request.path_url, f"Read timed out. (read timeout={read_timeout})")
     late.__cause__ = TimeoutError("timed out")
     return _with_cause(requests.ReadTimeout(late, request=request), late)
 

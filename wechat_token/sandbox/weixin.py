@@ -230,9 +230,7 @@ class FakeWeChat:
             self._outage = (fault or Fault("lost_before")) if on else None
             self._outage_until = float("inf") if until is None else until
 
-    def inject(
-        self, fault: Fault, times: int = 1, *, endpoint: str | None = None, appid: str | None = None
-    ) -> None:
+    def inject(self, fault: Fault, times: int = 1, *, endpoint: str | None = None, appid: str | None = None) -> None:
         """Commit ``fault`` on the next ``times`` calls that fit. See ``ENDPOINTS`` for the names.
 
         Raises ``ValueError`` for a name that no call will ever have.
