@@ -25,7 +25,6 @@ class Crew:
 
     def __init__(self, site: Site, appids: list[str], *, pool: str, readers: int, web: bool) -> None:
         self._site = site
-        self._readers = readers
         self._started: dict[str, int] = {}
         self._running: dict[str, subprocess.Popen[str]] = {}
         self.pauses: list[Pause] = []

@@ -14,12 +14,12 @@ from wechat_token.sandbox import Fault
 from . import services
 from .crew import Crew
 from .site import Site
-from .verdict import Excuse, Pause
+from .verdict import EarlyEnd, Pause
 
 
 @dataclass
 class Stage:
-    """Where faults happen. ``life`` and ``lease`` in seconds; ``excuses`` collects what the promise allows."""
+    """Where faults happen. ``life`` and ``lease`` in seconds."""
 
     site: Site
     crew: Crew
@@ -27,7 +27,7 @@ class Stage:
     rng: random.Random
     life: float
     lease: float
-    excuses: list[Excuse] = field(default_factory=list)
+    early_ends: list[EarlyEnd] = field(default_factory=list)
     provoked: int = 0  # renewals before their time, so that a fault finds its victim soon
 
     def linger(self, at_least: float, at_most: float) -> None:
@@ -135,7 +135,7 @@ def reader_killed(stage: Stage) -> None:
 @calamity("web")
 def web_worker_killed(stage: Stage) -> None:
     stage.crew.kill_one_child("web")
-    stage.linger(1, 2)
+    stage.linger(4, 6)
 
 
 @calamity("web")
@@ -143,6 +143,7 @@ def web_server_killed(stage: Stage) -> None:
     stage.crew.kill("web")
     stage.linger(0.5, 2)
     stage.crew.start("web")
+    stage.linger(4, 6)
 
 
 @calamity()
@@ -236,7 +237,7 @@ def token_ended_by_wechat_and_complaints(stage: Stage) -> None:
     stage.site.fake.kill_token(appid)
     stage.complain(appid, token, 3)
     # Every process hears of it within a second; a read may have begun just before.
-    stage.excuses.append(Excuse("killed by WeChat", begin, time.time() + 1.5, appid))
+    stage.early_ends.append(EarlyEnd(appid, begin, time.time() + 1.5))
 
 
 @calamity()

@@ -47,7 +47,8 @@ class Reader:
         assert self._child.stdout is not None
         self._child.stdin.write(f"{line}\n")
         self._child.stdin.flush()
-        return json.loads(self._child.stdout.readline())
+        answer: dict[str, Any] = json.loads(self._child.stdout.readline())
+        return answer
 
     def phase(self, name: str, seconds: float, *, save: bool) -> Phase:
         began = time.time()

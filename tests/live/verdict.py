@@ -39,16 +39,15 @@ class Read:
 
 
 @dataclass(frozen=True, slots=True)
-class Excuse:
-    """From when to when the promise allows what it otherwise forbids, and why. ``appid`` '' is every account."""
+class EarlyEnd:
+    """WeChat ended an account's token: from when on, and until when everybody had heard of the first complaint."""
 
-    why: str
+    appid: str
     begin: float
     end: float
-    appid: str = ""
 
     def covers(self, read: Read) -> bool:
-        return self.appid in ("", read.appid) and self.begin <= read.at and read.asked <= self.end
+        return self.appid == read.appid and self.begin <= read.at and read.asked <= self.end
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,28 +69,31 @@ class Verdict:
     dead: list[Read] = field(default_factory=list)
     behind_our_back: int = 0  # dead, but WeChat had ended them early and nobody had complained yet
     errors: list[Read] = field(default_factory=list)
-    excused_errors: Counter[str] = field(default_factory=Counter)
     no_answer: int = 0
     calls: int = 0
     ideal: float = 0.0
-    longest_gap: float = 0.0  # without a token served for some account, outside excuses
+    longest_gap: float = 0.0  # without a token served for some account, while all readers were awake
     longest_read: float = 0.0  # by a reader that was not frozen meanwhile
     longest_repair: float = 0.0
+    fallen: list[str] = field(default_factory=list)  # processes that ended by themselves
 
     @property
     def is_kept(self) -> bool:
-        return bool(self.reads) and not self.dead and not self.errors and self.longest_repair <= REPAIR_WITHIN
+        broken = self.dead or self.errors or self.fallen or self.longest_repair > REPAIR_WITHIN
+        return bool(self.reads) and not broken
 
     def __str__(self) -> str:
         kinds = Counter(read.kind_of_error for read in self.errors)
         errors = ", ".join(f"{count} {kind}" for kind, count in kinds.items()) or "0"
-        excused = "".join(f", {count} reads failed: {why}" for why, count in self.excused_errors.items())
+        apart = ""
         if self.behind_our_back:
-            excused += f", {self.behind_our_back} served after WeChat ended them early and before the first complaint"
+            apart += f", {self.behind_our_back} served after WeChat ended them early and before the first complaint"
+        if self.fallen:
+            apart += f", ended by themselves: {', '.join(self.fallen)}"
         if self.no_answer:
-            excused += f", {self.no_answer} HTTP reads met a killed server"
+            apart += f", {self.no_answer} HTTP reads met a killed server"
         return (
-            f"{self.reads} reads, {len(self.dead)} dead tokens served, errors: {errors}{excused}; "
+            f"{self.reads} reads, {len(self.dead)} dead tokens served, errors: {errors}{apart}; "
             f"{self.calls} upstream calls, ideal {self.ideal:.1f}; longest without a token {self.longest_gap:.2f} s, "
             f"longest read {self.longest_read:.2f} s, longest repair {self.longest_repair:.1f} s; "
             f"promises {'kept' if self.is_kept else 'BROKEN'}"
@@ -109,28 +111,25 @@ def load(files: Iterable[Path]) -> list[Read]:
 
 
 def judge(
-    reads: list[Read], fake: FakeWeChat, excuses: Iterable[Excuse], *, seed: int | str, frozen: Iterable[Pause] = ()
-) -> Verdict:
-    """``excuses`` named ``killed …`` allow dead tokens, all others allow errors. ``seed``: the fake's."""
+    reads: list[Read], fake: FakeWeChat, early_ends: Iterable[EarlyEnd], *, seed: int | str,
+    frozen: Iterable[Pause] = (),
+) -> Verdict:  # fmt: skip
+    """``reads`` in order of their answers. ``seed``: the fake's."""
     verdict = Verdict(reads=len(reads))
-    killed = [excuse for excuse in excuses if excuse.why.startswith("killed")]
-    others = [excuse for excuse in excuses if excuse not in killed]
     for read in reads:
         if read.token:
             # A token must have worked when it was handed out: at some moment between question and answer.
             if fake.is_valid(read.token, read.asked) or fake.is_valid(read.token, read.at):
                 continue
-            if any(excuse.covers(read) for excuse in killed):
+            if any(end.covers(read) for end in early_ends):
                 verdict.behind_our_back += 1
             else:
                 verdict.dead.append(read)
-        elif excuse := next((excuse for excuse in others if excuse.covers(read)), None):
-            verdict.excused_errors[excuse.why] += 1
         elif read.kind_of_error in NO_ANSWER:
             verdict.no_answer += 1
         else:
             verdict.errors.append(read)
-    verdict.longest_gap = max(_gaps(reads, others, frozen), default=0.0)
+    verdict.longest_gap = max(_gaps(reads, frozen), default=0.0)
     verdict.longest_read = max((read.at - read.asked for read in reads if _is_awake(read, frozen)), default=0.0)
     verdict.longest_repair = max(_repairs(reads, fake, seed), default=0.0)
     return verdict
@@ -140,11 +139,11 @@ def _is_awake(read: Read, frozen: Iterable[Pause]) -> bool:
     return bool(read.token) and not any(pause.covers(read) for pause in frozen)
 
 
-def _gaps(reads: list[Read], excuses: list[Excuse], frozen: Iterable[Pause]) -> Iterable[float]:
+def _gaps(reads: list[Read], frozen: Iterable[Pause]) -> Iterable[float]:
     """For every account, the times between tokens served to anybody, unless somebody who reads stood still."""
     last: dict[str, float] = {}
     for read in reads:
-        if read.token or any(excuse.covers(read) for excuse in excuses):
+        if read.token:
             before = last.get(read.appid, read.at)
             if not any(pause.begin <= read.at and before <= pause.end for pause in frozen):
                 yield read.at - before

@@ -1,0 +1,41 @@
+"""What the documentation names exists."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from tests.live.faults import CALAMITIES
+from tests.simulation import swarm
+
+ROOT = Path(__file__).resolve().parent.parent
+RELIABILITY = (ROOT / "docs/reliability.md").read_text()
+
+
+def named(pattern: str) -> set[str]:
+    found = set(re.findall(pattern, RELIABILITY))
+    assert found, "the document no longer names any"
+    return found
+
+
+def test_reliability__names_tests_that_exist() -> None:
+    sources = "\n".join(file.read_text() for file in (ROOT / "tests").rglob("test_*.py"))
+    assert named(r"`(test_\w+__\w+)`") <= set(re.findall(r"def (test_\w+)\(", sources))
+
+
+def test_reliability__names_live_faults_that_exist() -> None:
+    assert named(r"`chaos: ([a-z0-9][^`]+)`") <= {calamity.name for calamity in CALAMITIES}
+
+
+def test_reliability__names_simulated_faults_that_exist() -> None:
+    assert named(r"`swarm: (\w+)`") <= {*swarm.NAMES, *swarm.FIXED}
+
+
+def test_reliability__names_files_that_exist() -> None:
+    assert not [path for path in named(r"`(tests/[\w/]+\.py)`") if not (ROOT / path).exists()]
+
+
+def test_reliability__numbers_its_faults_without_a_gap() -> None:
+    numbers = [int(number) for number in re.findall(r"^\| (\d+) \|", RELIABILITY, re.MULTILINE)]
+    assert numbers == list(range(1, len(numbers) + 1))
+    assert len(numbers) >= 40
