@@ -5,11 +5,15 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import subprocess
+import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+import requests
 
 from tests.live import services
 from tests.live.renewal import keep_alive
@@ -75,6 +79,61 @@ def test_complaints__thirty_processes_about_a_dead_token(site: Site, appid: str,
     assert len(set(got)) == 1, got
     assert site.fake.is_valid(got[0])
     assert site.fake.calls_to(appid, endpoint) == 2
+
+
+@pytest.fixture
+def complain_over_http(site: Site, appid: str) -> Callable[[int, str], list[dict[str, object]]]:
+    """N threads, each a client of its own, complain at one moment to a web server of several processes."""
+    key = site.run("manage.py", "wechat_token", "add-key", appid, "--account", appid, "--may-refresh").strip()
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    workers = ("--workers", "3", "--threads", "4", "--bind", f"127.0.0.1:{port}")
+    site.serve("web", "-m", "gunicorn", "example_project.wsgi", *workers)
+    url = f"http://127.0.0.1:{port}/wechat/accounts/{appid}/access_token/refresh"
+
+    def post(stale: str, start: threading.Barrier) -> dict[str, object]:
+        start.wait()
+        with requests.Session() as session:
+            session.trust_env = False
+            answer = session.post(
+                url, json={"stale_token": stale}, headers={"Authorization": f"Bearer {key}"}, timeout=30
+            )
+            return answer.json()
+
+    def complain(clients: int, stale: str) -> list[dict[str, object]]:
+        wait_for_port(port)
+        start = threading.Barrier(clients)
+        with ThreadPoolExecutor(clients) as pool:
+            return [done.result() for done in [pool.submit(post, stale, start) for _ in range(clients)]]
+
+    return complain
+
+
+def wait_for_port(port: int, patience: float = 20) -> None:
+    give_up = time.monotonic() + patience
+    while time.monotonic() < give_up:
+        with socket.socket() as sock:
+            if sock.connect_ex(("127.0.0.1", port)) == 0:
+                return
+        time.sleep(0.1)
+    raise TimeoutError(f"nothing listens on port {port}")
+
+
+@pytest.mark.parametrize("endpoint", ["classic"])
+def test_complaints__thirty_clients_over_http(site: Site, appid: str, complain_over_http) -> None:
+    """R8: about a live token no refresh, about a dead one a single refresh that all of them get."""
+    [token] = at_once(site, "stampede", appid, 1)
+    answers = complain_over_http(30, token)
+    assert {answer["access_token"] for answer in answers} == {token}
+    assert site.fake.calls_to(appid, "classic") == 1
+    site.fake.kill_token(appid)
+    site.shell("from wechat_token.models import Token; Token.objects.update(accepted_at=None)")  # the verdict of 10 s
+    answers = complain_over_http(30, token)
+    [new] = {answer["access_token"] for answer in answers}
+    assert site.fake.is_valid(str(new))
+    assert all(answer["refreshed"] for answer in answers)
+    assert site.fake.calls_to(appid, "classic") == 2
 
 
 def test_killed_holder__others_take_over_within_the_lease(site: Site, appid: str, endpoint: str) -> None:
