@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import os
+import re
 import secrets
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -154,3 +155,10 @@ def test_secrecy__redis_holds_ciphertext(opened: AbstractContextManager[Scene]) 
 def test_secrecy__counts() -> None:
     assert len({failure.name for failure in FAILURES}) == len(FAILURES) >= 16
     assert len({sink.name for sink in SINKS}) == len(SINKS) >= 24
+
+
+def test_secrecy__document_names_every_failure_and_every_place() -> None:
+    document = (Path(__file__).parent.parent / "docs" / "secrecy.md").read_text()
+    cells = {part.partition(" (")[0].strip() for part in re.split(r" · |\|", document)}
+    assert {failure.name for failure in FAILURES} - cells == set()
+    assert {sink.name for sink in SINKS} - cells == set()

@@ -269,6 +269,22 @@ def wrong_setting(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
     scene.configure(PROXY=[PROXY_PASSWORD.reveal()])
 
 
+@failure("central server of remote mode down", "CentreUnavailable")
+def centre_down(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    scene.configure(REMOTE_URL=f"http://{NOWHERE}/wechat", REMOTE_KEY=scene.keys["live"].reveal())
+
+
+@failure("central server of remote mode refuses the key", "CentreUnavailable")
+def centre_refuses(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    def play(server: peer.Peer, connection: socket.socket) -> bool:
+        told = json.dumps({"error": {"code": "invalid_key", "message": server.requests[-1].decode("latin-1")}})
+        connection.sendall(peer.http(told.encode(), "401 Unauthorized"))
+        return True
+
+    url = scene.stack.enter_context(peer.serving(play)).url
+    scene.configure(REMOTE_URL=f"{url}/wechat", REMOTE_KEY=scene.keys["live"].reveal())
+
+
 @failure("account inactive", "AccountInactive")
 def inactive(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
     Account.objects.update(is_active=False)
