@@ -6,6 +6,7 @@ Loopback only, bounded, and clean afterwards. Exit code 1 if a promise was broke
 from __future__ import annotations
 
 import argparse
+import signal
 import sys
 
 from . import chaos, outage, stampede
@@ -50,6 +51,8 @@ def main() -> int:
     away.set_defaults(prove=prove_outage)
 
     options = parser.parse_args()
+    # As Ctrl-C does: whatever was started is ended, whatever was made is dropped.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     print(machine())
     return 0 if options.prove(options) else 1
 
