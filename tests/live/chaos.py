@@ -77,13 +77,14 @@ def _populate(site: Site) -> None:
     """Accounts with a first token each, and a client key that may read them all."""
     for appid in APPIDS:
         site.fake.add_account(appid, SECRET)
-    key = site.shell(
-        "from wechat_token import get_access_token, keys; from wechat_token.models import Account\n"
+    site.shell(
+        "from wechat_token import get_access_token; from wechat_token.models import Account\n"
         f"for appid, endpoint in {APPIDS!r}.items():\n"
         f"    Account.objects.create(appid=appid, secret={SECRET!r}, endpoint=endpoint); get_access_token(appid)\n"
-        "print(keys.make_key('reader', all_accounts=True)[1].reveal())"
     )
-    site.env["WECHAT_TOKEN_LIVE_KEY"] = key.split()[-1]
+    allowed = [argument for appid in APPIDS for argument in ("--account", appid)]
+    key = site.run("manage.py", "wechat_token", "add-key", "reader", *allowed)
+    site.env["WECHAT_TOKEN_LIVE_KEY"] = key.strip()
 
 
 def _possible(site: Site, *, web: bool) -> list[Calamity]:
