@@ -7,7 +7,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from wechat_token import access_logs, keys
+from wechat_token.api import access_logs
+from wechat_token.clients import keys
 from wechat_token.redaction import MASK
 
 KEY = keys.generate().reveal()

@@ -15,7 +15,8 @@ from cryptography.fernet import Fernet
 from django.core.management import CommandError, call_command
 
 from tests.conftest import APPID, SECRET, row
-from wechat_token import get_access_token, keys
+from wechat_token import get_access_token
+from wechat_token.clients import keys
 from wechat_token.models import Account, ClientKey, RefreshLog, Token
 
 OTHER = "wxfedcba9876543210"

@@ -13,10 +13,11 @@ from django.test.utils import CaptureQueriesContext
 from django_celery_beat.models import IntervalSchedule, PeriodicTask
 
 from tests.conftest import APPID, SECRET, row
-from wechat_token import batch, doctor, get_access_token, ticking
-from wechat_token.doctor import Finding, Level
+from wechat_token import batch, get_access_token
 from wechat_token.exceptions import TokenUnavailable
 from wechat_token.models import Account, Token
+from wechat_token.operations import doctor, ticking
+from wechat_token.operations.doctor import Finding, Level
 from wechat_token.sandbox import Fault
 
 OK, WARNING, PROBLEM = Level.OK, Level.WARNING, Level.PROBLEM

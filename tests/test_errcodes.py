@@ -12,9 +12,7 @@ CLASSES = {
     -1: T,
     **dict.fromkeys([40001, 40013, 40125, 40164, 40243, 48017, 50004, 50007, 61004, 61005, 61006, 61011], H),
     **dict.fromkeys([89501, 89502, 89503, 89504, 89505, 89506, 89507], H),
-    **dict.fromkeys(
-        [40002, 41002, 41004, 43002, 44002, 47001, 61024], H
-    ),  # our request is wrong: somebody must look
+    **dict.fromkeys([40002, 41002, 41004, 43002, 44002, 47001, 61024], H),  # our request is wrong: somebody must look
     **dict.fromkeys([45009, 45011, 48006], Q),
 }
 

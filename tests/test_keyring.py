@@ -8,8 +8,9 @@ import threading
 import pytest
 from django.db import OperationalError, connection, transaction
 
-from wechat_token import background, keyring, keys
-from wechat_token.keyring import KeysUnavailable
+from wechat_token import background
+from wechat_token.clients import keyring, keys
+from wechat_token.clients.keyring import KeysUnavailable
 from wechat_token.models import Account, ClientKey
 
 

@@ -10,7 +10,7 @@ from django.test import RequestFactory
 from hypothesis import given
 from hypothesis import strategies as st
 
-from wechat_token.networks import (
+from wechat_token.clients.networks import (
     client_address,
     neighbourhood,
     parse_address,

@@ -7,10 +7,11 @@ import datetime as dt
 import pytest
 
 from tests.conftest import row
-from wechat_token import get_access_token, odd_rows
+from wechat_token import get_access_token
 from wechat_token.encryption import StoredSecret
 from wechat_token.models import Account, Token
-from wechat_token.odd_rows import oddities
+from wechat_token.operations import odd_rows
+from wechat_token.operations.odd_rows import oddities
 from wechat_token.platforms import official_account
 from wechat_token.refresh import refresh
 from wechat_token.schedule import Reason

@@ -8,8 +8,9 @@ import json
 import pytest
 
 from tests.conftest import APPID, SECRET, row
-from wechat_token import get_access_token, overview
+from wechat_token import get_access_token
 from wechat_token.models import Account, Token
+from wechat_token.operations import overview
 
 
 def printed(time):

@@ -444,7 +444,7 @@ def test_remote__reads_and_complains_at_the_real_service(settings: Any) -> None:
     with live_site() as site:
         site.add_account(APPID, "classic")
         key = site.shell(
-            "from wechat_token.keys import make_key;"
+            "from wechat_token.clients.keys import make_key;"
             "print(make_key('dev', all_accounts=True, may_refresh=True)[1].reveal())"
         ).strip()
         settings.WECHAT_TOKEN = {"REMOTE_URL": serve(site), "REMOTE_KEY": key}

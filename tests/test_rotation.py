@@ -5,10 +5,11 @@ from __future__ import annotations
 import pytest
 from cryptography.fernet import Fernet
 
-from wechat_token import encryption, refresh, rotation
+from wechat_token import encryption, refresh
 from wechat_token.models import Account, Token
+from wechat_token.operations import rotation
+from wechat_token.operations.rotation import Tally
 from wechat_token.platforms.official_account import OfficialAccountAccessToken as Source
-from wechat_token.rotation import Tally
 from wechat_token.schedule import Reason
 
 OLD_KEY, NEW_KEY = (Fernet.generate_key().decode() for _ in range(2))

@@ -284,9 +284,7 @@ def test_refusal__address_not_in_the_whitelist_is_named(clock):
 
     answer = classic(fake, remote_ip="198.51.100.7")
     assert answer["errcode"] == 40164
-    assert answer["errmsg"].startswith(
-        "invalid ip 198.51.100.7 ipv6 ::ffff:198.51.100.7, not in whitelist rid: "
-    )
+    assert answer["errmsg"].startswith("invalid ip 198.51.100.7 ipv6 ::ffff:198.51.100.7, not in whitelist rid: ")
     assert "access_token" in classic(fake, remote_ip="192.0.2.200")
     assert "access_token" in classic(fake, remote_ip="2001:db8::1")
 
@@ -389,8 +387,7 @@ def test_ticket__new_one_after_its_life(fake, clock):
 def test_ticket__kinds_are_apart_and_unknown_ones_refused(fake):
     token = classic(fake)["access_token"]
     jsapi, card, wrong = (
-        get(fake, "/cgi-bin/ticket/getticket", access_token=token, type=kind)
-        for kind in ("jsapi", "wx_card", "other")
+        get(fake, "/cgi-bin/ticket/getticket", access_token=token, type=kind) for kind in ("jsapi", "wx_card", "other")
     )
 
     assert jsapi["ticket"] != card["ticket"]

@@ -76,9 +76,7 @@ def test_call__sends_get_with_query(configure: Callable[..., None]) -> None:
 def test_call__sends_post_with_json(configure: Callable[..., None]) -> None:
     with serving(answering(GOOD)) as peer:
         configure(peer)
-        transport.call(
-            "POST", "/cgi-bin/stable_token", json={"secret": Secret("abc"), "force_refresh": False}
-        )
+        transport.call("POST", "/cgi-bin/stable_token", json={"secret": Secret("abc"), "force_refresh": False})
     head, _, body = peer.requests[0].partition(b"\r\n\r\n")
     assert head.startswith(b"POST /cgi-bin/stable_token HTTP/1.1\r\n")
     assert json.loads(body) == {"secret": "abc", "force_refresh": False}
@@ -123,9 +121,7 @@ def test_call__clock_skew(configure: Callable[..., None], ahead: int) -> None:
     assert skew == pytest.approx(ahead, abs=1.0)
 
 
-@pytest.mark.parametrize(
-    "header", ["X-Nothing: 1", "Date: yesterday", "Date: Mon, 01 Jan 99999 00:00:00 GMT"]
-)
+@pytest.mark.parametrize("header", ["X-Nothing: 1", "Date: yesterday", "Date: Mon, 01 Jan 99999 00:00:00 GMT"])
 def test_call__no_usable_date(configure: Callable[..., None], header: str) -> None:
     with serving(answering(answer(b"{}", "200 OK", header))) as peer:
         configure(peer)
@@ -172,9 +168,7 @@ def test_call__garbage_may_have_been_a_token(configure: Callable[..., None], bod
         ("304 Not Modified", b"", False),
     ],
 )
-def test_call__http_status(
-    configure: Callable[..., None], status: str, body: bytes, may_have_issued: bool
-) -> None:
+def test_call__http_status(configure: Callable[..., None], status: str, body: bytes, may_have_issued: bool) -> None:
     with serving(answering(answer(body, status))) as peer:
         configure(peer)
         error = failure()
@@ -189,9 +183,7 @@ def test_call__errcode_under_4xx_is_an_answer(configure: Callable[..., None]) ->
         assert transport.call("GET", "/").body == {"errcode": 40013}
 
 
-@pytest.mark.parametrize(
-    "status", ["301 Moved", "302 Found", "307 Temporary Redirect", "308 Permanent Redirect"]
-)
+@pytest.mark.parametrize("status", ["301 Moved", "302 Found", "307 Temporary Redirect", "308 Permanent Redirect"])
 def test_call__redirect_is_not_followed(configure: Callable[..., None], status: str) -> None:
     with serving(answering(GOOD)) as elsewhere:
         with serving(answering(answer(b"", status, f"Location: {elsewhere.url}/"))) as peer:
@@ -211,9 +203,7 @@ def test_call__size_cap_is_inclusive(configure: Callable[..., None]) -> None:
         assert f"more than {len(body) - 1} bytes" in str(failure())
 
 
-@pytest.mark.parametrize(
-    "framing", ["Content-Length: 100000000", "Transfer-Encoding: chunked", "Connection: close"]
-)
+@pytest.mark.parametrize("framing", ["Content-Length: 100000000", "Transfer-Encoding: chunked", "Connection: close"])
 def test_call__endless_body_is_cut_off(configure: Callable[..., None], framing: str) -> None:
     def play(peer: Peer, connection: socket.socket) -> None:
         connection.sendall(f"HTTP/1.1 200 OK\r\n{framing}\r\n\r\n".encode())
@@ -375,18 +365,13 @@ def test_failure__unresolved(configure: Callable[..., None], monkeypatch: pytest
     assert str(error) == "the host name api.weixin.qq.com could not be resolved (nothing was sent)"
 
 
-def test_connect__tries_the_next_address(
-    configure: Callable[..., None], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_connect__tries_the_next_address(configure: Callable[..., None], monkeypatch: pytest.MonkeyPatch) -> None:
     resolve = socket.getaddrinfo
 
     def twice(host: str, port: int, *args: Any, **kwargs: Any) -> Any:
         if host != "localhost":
             return resolve(host, port, *args, **kwargs)
-        return [
-            (socket.AF_INET, socket.SOCK_STREAM, 6, "", (address, port))
-            for address in ("127.0.0.9", "127.0.0.1")
-        ]
+        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (address, port)) for address in ("127.0.0.9", "127.0.0.1")]
 
     with serving(answering(GOOD)) as peer:  # listens on 127.0.0.1 alone
         configure(f"http://localhost:{peer.port}")
@@ -411,9 +396,7 @@ def talk_nonsense(peer: Peer, connection: socket.socket) -> None:
 
 
 @pytest.mark.parametrize("play", [reset, hang_up, truncate, talk_nonsense])
-def test_failure__after_sending(
-    configure: Callable[..., None], play: Callable[[Peer, socket.socket], None]
-) -> None:
+def test_failure__after_sending(configure: Callable[..., None], play: Callable[[Peer, socket.socket], None]) -> None:
     with serving(play) as peer:
         configure(peer)
         error = failure()
@@ -472,9 +455,7 @@ def test_connection__dropped_while_idle_is_replaced(configure: Callable[..., Non
     assert (peer.connections, len(peer.requests)) == (2, 2)
 
 
-def test_connection__idle_for_long_is_replaced(
-    configure: Callable[..., None], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_connection__idle_for_long_is_replaced(configure: Callable[..., None], monkeypatch: pytest.MonkeyPatch) -> None:
     with serving(answering(GOOD)) as peer:
         configure(peer)
         transport.call("GET", "/")
@@ -512,9 +493,7 @@ def test_connection__many_threads(configure: Callable[..., None]) -> None:
     with serving(echo) as peer:
         configure(peer, BATCH_THREADS=8)
         with ThreadPoolExecutor(8) as pool:
-            bodies = list(
-                pool.map(lambda n: transport.call("GET", "/", params={"n": str(n)}).body, range(80))
-            )
+            bodies = list(pool.map(lambda n: transport.call("GET", "/", params={"n": str(n)}).body, range(80)))
     assert bodies == [{"errcode": 0}] * 80
     assert peer.connections <= 8
     sent = {int(request.split(b" ")[1].removeprefix(b"/?n=")) for request in peer.requests}
@@ -636,9 +615,7 @@ def test_proxy__refused(configure: Callable[..., None], proxy: str) -> None:
 # -- proxies -----------------------------------------------------------------------------------------------
 
 
-def test_proxy__of_the_environment_is_ignored(
-    configure: Callable[..., None], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_proxy__of_the_environment_is_ignored(configure: Callable[..., None], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:9")
     monkeypatch.setenv("ALL_PROXY", "http://127.0.0.1:9")
     monkeypatch.delenv("NO_PROXY", raising=False)

@@ -7,7 +7,7 @@ import datetime as dt
 import pytest
 from django.db import OperationalError
 
-from wechat_token import keys, usage
+from wechat_token.clients import keys, usage
 from wechat_token.models import ClientKey, KeyUsage
 
 

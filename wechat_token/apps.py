@@ -11,7 +11,9 @@ class WeChatTokenConfig(AppConfig):
     default_auto_field = "django.db.models.BigAutoField"
 
     def ready(self) -> None:
-        from . import access_logs, beat, checks, keyring, lifecycle, logs
+        from . import beat, checks, lifecycle, logs
+        from .api import access_logs
+        from .clients import keyring
 
         checks.register()
         lifecycle.connect()

@@ -20,8 +20,9 @@ from django.core.cache.backends.locmem import LocMemCache
 from django.core.checks import CheckMessage
 from django.utils.encoding import force_str
 
-from . import conf, encryption, ticking, transactions, transport
+from . import conf, encryption, transactions, transport
 from .exceptions import ConfigurationError
+from .operations import ticking
 
 TAG = "wechat_token"
 

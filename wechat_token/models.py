@@ -12,9 +12,9 @@ from django.db import models, transaction
 from django.utils.translation import gettext_lazy as _
 from django.utils.translation import pgettext_lazy
 
+from .clients.networks import validate_networks
 from .encryption import EncryptedTextField
 from .exceptions import ErrorClass
-from .networks import validate_networks
 from .querysets import AccountQuerySet, ClientKeyQuerySet, RefreshLogQuerySet, TokenQuerySet
 
 ACCESS_TOKEN = "access_token"  # noqa: S105  the name of a kind, not a token

@@ -140,7 +140,7 @@ def _look(key: Key, known: Entry | None) -> Entry | None:
     found = shelf.look_up(key, known)
     if found is None or not shelf.is_confirmed(found, now):
         try:
-            token = transactions.read(partial(token_row, key))
+            token = _row(key, in_use=known is not None and clock.monotonic() < known.fresh_until + IDLE_SECONDS)
         except AnyDatabaseError:
             fallback = found or known
             if fallback is None:
@@ -160,6 +160,16 @@ def _look(key: Key, known: Entry | None) -> Entry | None:
     if turn is not None and now >= turn:
         background.run(("renew", key), partial(refresh, entry.token_id, reason=Reason.CALLER))
     return entry
+
+
+def _row(key: Key, *, in_use: bool) -> Token:
+    """The row by the database.
+
+    One failed statement must not bring back what lay idle, in memory or in a cache that missed a renewal: its token
+    may be long displaced. So the query is repeated for a moment, unless the entry is in use and was verified just now.
+    """
+    query = partial(transactions.read, partial(token_row, key))
+    return query() if in_use else persist(query, patience=IDLE_PATIENCE)
 
 
 # -- fetching --------------------------------------------------------------------------------------

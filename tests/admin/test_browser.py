@@ -154,7 +154,7 @@ def test_operator__adds_refreshes_and_reveals(browser, weixin):
     assert "Not fetched yet" in browser.text()
 
     browser.press(browser.button("Refresh now"))
-    assert browser.messages() == [f"Account {APPID} has a new token, good for 2 h 0 min."]
+    assert browser.messages() == [f"Account {APPID} has a new token, good for 2 h."]
     assert "Good" in browser.one(".wt-headline").text
     token = row(Account.objects.get()).value.reveal()
     assert weixin.is_valid(token)

@@ -50,7 +50,7 @@ def test_key__is_shown_once_in_the_body_alone(boss, account, caplog):
 
 
 def test_key__opens_the_account(boss, account):
-    from wechat_token import keyring
+    from wechat_token.clients import keyring
 
     keyring.clear()
     text = shown_key(add_key(boss, accounts=[account.pk]))

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 from django.test import Client
 
-from wechat_token import keyring, usage
 from wechat_token.api import access, health, service
-from wechat_token.keys import make_key
+from wechat_token.clients import keyring, usage
+from wechat_token.clients.keys import make_key
 from wechat_token.models import Account, ClientKey
 from wechat_token.redaction import Secret
 

@@ -11,8 +11,9 @@ from django.db import connection
 from django.test import AsyncClient, Client
 
 from tests.api.conftest import PREFIX, Caller
-from wechat_token import clock, keyring, serving
-from wechat_token.keys import generate, make_key
+from wechat_token import clock, serving
+from wechat_token.clients import keyring
+from wechat_token.clients.keys import generate, make_key
 from wechat_token.models import ClientKey
 
 

@@ -10,9 +10,10 @@ import sys
 import pytest
 
 from tests.api.conftest import PREFIX, Caller
-from wechat_token import keyring, serving
+from wechat_token import serving
+from wechat_token.clients import keyring
+from wechat_token.clients.keys import make_key
 from wechat_token.exceptions import EncryptionKeyError, ErrorClass, TokenUnavailable
-from wechat_token.keys import make_key
 from wechat_token.models import Account, RefreshLog
 from wechat_token.sandbox import Fault
 

@@ -10,7 +10,7 @@ from tests.api.conftest import PREFIX, Caller
 from tests.conftest import row
 from wechat_token import schedule
 from wechat_token.api import health
-from wechat_token.keys import generate, make_key
+from wechat_token.clients.keys import generate, make_key
 from wechat_token.models import ClientKey, Token
 from wechat_token.sandbox import Fault
 

@@ -6,8 +6,9 @@ import pytest
 from django.db import OperationalError, connections
 
 from tests.api.conftest import Caller
-from wechat_token import shelf, usage
-from wechat_token.keys import generate, make_key
+from wechat_token import shelf
+from wechat_token.clients import usage
+from wechat_token.clients.keys import generate, make_key
 from wechat_token.models import Account, KeyUsage
 
 pytestmark = pytest.mark.django_db(transaction=True)

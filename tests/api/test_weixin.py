@@ -9,7 +9,7 @@ import pytest
 
 from tests.api.conftest import PREFIX, Caller
 from wechat_token import serving
-from wechat_token.keys import generate, make_key
+from wechat_token.clients.keys import generate, make_key
 from wechat_token.models import Account
 from wechat_token.sandbox import Fault
 

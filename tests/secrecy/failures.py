@@ -16,7 +16,8 @@ from billiard.exceptions import SoftTimeLimitExceeded
 from cryptography.fernet import Fernet
 
 from tests import peer
-from wechat_token import clock, keys, serving
+from wechat_token import clock, serving
+from wechat_token.clients import keys
 from wechat_token.http_adapter import Adapter
 from wechat_token.models import Account
 from wechat_token.redaction import Secret

@@ -34,7 +34,7 @@ from wechat_token import (
     refresh_access_token,
     tasks,
 )
-from wechat_token.keys import make_key
+from wechat_token.clients.keys import make_key
 from wechat_token.models import Account, RefreshLog, Token
 from wechat_token.redaction import Secret
 from wechat_token.sandbox import FakeWeChat, FakeWeChatServer

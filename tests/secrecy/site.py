@@ -20,8 +20,9 @@ from django.db.backends.signals import connection_created
 
 from example_project import broker
 from example_project.settings import sqlite
-from wechat_token import directory, get_access_token, keyring, shelf, usage
+from wechat_token import directory, get_access_token, shelf
 from wechat_token.api import access, health, service
+from wechat_token.clients import keyring, usage
 from wechat_token.redaction import Secret
 
 PLAIN = "wx5ec7e7c0ffee0001"  # an AppSecret as WeChat makes them, on the stable endpoint

@@ -16,7 +16,8 @@ from django.utils.safestring import SafeString
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy, ngettext
 
-from .. import clock, keys
+from .. import clock
+from ..clients import keys
 from ..forms import ClientKeyForm
 from ..models import Account, ClientKey, KeyUsage
 from .lists import KeyStateFilter

@@ -14,12 +14,13 @@ from typing import Final
 from django.http import HttpRequest
 from django.views.decorators.debug import sensitive_variables
 
-from .. import clock, keyring, keys, usage
+from .. import clock
+from ..clients import keyring, keys, usage
+from ..clients.keyring import Grant
+from ..clients.networks import Address, client_address, neighbourhood
+from ..clients.throttle import Throttle
 from ..conf import get_settings
-from ..keyring import Grant
-from ..networks import Address, client_address, neighbourhood
 from ..redaction import Secret
-from ..throttle import Throttle
 from .refusals import INVALID_KEY, TOO_MANY_FAILURES, Refusal
 
 logger = logging.getLogger("wechat_token.access")

@@ -19,7 +19,8 @@ from django.db import Error as AnyDatabaseError
 from django.db.models import Count, F, Max, Q
 from django.http import HttpRequest, HttpResponse, JsonResponse
 
-from .. import clock, states, transactions, usage
+from .. import clock, states, transactions
+from ..clients import usage
 from ..conf import get_settings
 from ..models import ACCESS_TOKEN, Token
 from ..querysets import TokenQuerySet

@@ -14,6 +14,7 @@ from typing import Any
 from django.core.exceptions import SuspiciousOperation
 from django.db import Error as AnyDatabaseError
 
+from ..clients.keyring import KeysUnavailable
 from ..exceptions import (
     AccountError,
     ConfigurationError,
@@ -21,7 +22,6 @@ from ..exceptions import (
     RefreshRateLimited,
     TokenUnavailable,
 )
-from ..keyring import KeysUnavailable
 
 
 @dataclass(frozen=True, slots=True)

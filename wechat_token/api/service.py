@@ -8,14 +8,15 @@ from contextlib import contextmanager
 
 from django.views.decorators.debug import sensitive_variables
 
-from .. import clock, serving, usage
+from .. import clock, serving
+from ..clients import usage
+from ..clients.keyring import Grant
+from ..clients.throttle import Throttle
 from ..conf import get_settings
 from ..exceptions import AccountError, AccountNotFound, RefreshRateLimited
-from ..keyring import Grant
 from ..models import ACCESS_TOKEN
 from ..redaction import Secret
 from ..shelf import Entry
-from ..throttle import Throttle
 from .refusals import REFRESH_NOT_ALLOWED, TOO_MANY_COMPLAINTS, Refusal
 
 _complaints = Throttle()

@@ -14,7 +14,7 @@ from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.views.decorators.debug import sensitive_variables
 
 from .. import clock
-from ..keyring import Grant
+from ..clients.keyring import Grant
 from ..redaction import Secret
 from ..shelf import Entry
 from . import service

@@ -11,7 +11,8 @@ from typing import Any
 from celery.result import AsyncResult
 
 from tests.secrecy.scene import Scene
-from wechat_token import conf, keyring, shelf, signals
+from wechat_token import conf, shelf, signals
+from wechat_token.clients import keyring
 from wechat_token.models import Account, ClientKey, KeyUsage, RefreshLog, Token
 
 from .base import Seen, pickled, shown, sink

@@ -18,11 +18,13 @@ from django.db import DatabaseError, IntegrityError, connections
 from django.utils.translation import gettext as _
 from django.utils.translation import ngettext
 
-from wechat_token import checks, clock, doctor, keys, overview, rotation, states, transactions
+from wechat_token import checks, clock, states, transactions
+from wechat_token.clients import keys
 from wechat_token.directory import token_row
 from wechat_token.exceptions import AccountError, WeChatTokenError
 from wechat_token.forms import AccountForm
 from wechat_token.models import ACCESS_TOKEN, Account, Endpoint, Token
+from wechat_token.operations import doctor, overview, rotation
 from wechat_token.platforms.errcodes import explain
 from wechat_token.redaction import Secret
 from wechat_token.refresh import Outcome, Status, refresh

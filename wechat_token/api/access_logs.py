@@ -10,8 +10,8 @@ import logging
 import re
 from typing import Final
 
-from .keys import CHECKSUM_LENGTH, MARK, RANDOM_LENGTH, SHOWN_LENGTH
-from .redaction import MASK
+from ..clients.keys import CHECKSUM_LENGTH, MARK, RANDOM_LENGTH, SHOWN_LENGTH
+from ..redaction import MASK
 
 LOGGERS: Final = ("django.server", "gunicorn.access", "uvicorn.access", "hypercorn.access")
 

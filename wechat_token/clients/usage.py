@@ -17,9 +17,9 @@ from django.db import Error as AnyDatabaseError
 from django.db import IntegrityError, transaction
 from django.db.models import F, Q
 
-from . import background, clock, schedule, transactions
-from .conf import get_settings
-from .models import ClientKey, KeyUsage
+from .. import background, clock, schedule, transactions
+from ..conf import get_settings
+from ..models import ClientKey, KeyUsage
 
 logger = logging.getLogger("wechat_token.access")
 

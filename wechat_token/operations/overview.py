@@ -12,10 +12,10 @@ from django.utils import timezone
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy, pgettext
 
-from . import schedule, states
-from .conf import get_settings
-from .models import Account, Token
-from .states import State
+from .. import schedule, states
+from ..conf import get_settings
+from ..models import Account, Token
+from ..states import State
 
 # Nobody has to act in the others: a retry is under way while the old token serves.
 NEEDS_SOMEBODY = frozenset({State.DEAD, State.WAITING, State.ATTENTION, State.OVERDUE})

@@ -22,23 +22,11 @@ from django.utils.crypto import get_random_string
 from django.utils.translation import gettext as _
 from django.utils.translation import ngettext
 
-from . import (
-    checks,
-    clock,
-    conf,
-    odd_rows,
-    overview,
-    remote,
-    rotation,
-    schedule,
-    states,
-    ticking,
-    transactions,
-    transport,
-)
-from .conf import get_settings
-from .exceptions import TokenUnavailable, UpstreamError, WeChatTokenError
-from .models import ACCESS_TOKEN, Account, Token
+from .. import checks, clock, conf, remote, schedule, states, transactions, transport
+from ..conf import get_settings
+from ..exceptions import TokenUnavailable, UpstreamError, WeChatTokenError
+from ..models import ACCESS_TOKEN, Account, Token
+from . import odd_rows, overview, rotation, ticking
 
 SKEW_TOLERATED = 30.0  # seconds: hosts with good clocks are within one second of each other
 SLOWEST_TICK = 60.0  # seconds between ticks; the stable endpoint leaves two minutes for a renewal

@@ -38,7 +38,7 @@ def is_scheduled_in_settings() -> bool:
 
 def has_tables(using: str) -> bool:
     """Whether both this app and django-celery-beat have been migrated in the database ``using``."""
-    from .models import Token
+    from ..models import Token
 
     if not is_installed():
         return False

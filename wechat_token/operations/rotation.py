@@ -12,10 +12,10 @@ from typing import Final, TypeVar
 
 from django.db.models import QuerySet
 
-from . import encryption, rows
-from .encryption import StoredSecret
-from .exceptions import EncryptionKeyError
-from .models import Account, Token
+from .. import encryption, rows
+from ..encryption import StoredSecret
+from ..exceptions import EncryptionKeyError
+from ..models import Account, Token
 
 BATCH: Final = 500  # rows read at once
 

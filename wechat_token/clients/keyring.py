@@ -25,9 +25,10 @@ from django.db.models import Count, Sum
 from django.db.models.signals import m2m_changed, post_delete, post_save, pre_delete
 from django.views.decorators.debug import sensitive_variables
 
-from . import background, clock, keys, transactions
-from .exceptions import WeChatTokenError
-from .models import Account, ClientKey
+from .. import background, clock, transactions
+from ..exceptions import WeChatTokenError
+from ..models import Account, ClientKey
+from . import keys
 from .networks import Address, Network, parse_networks
 
 logger = logging.getLogger("wechat_token.access")

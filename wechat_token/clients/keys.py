@@ -20,9 +20,9 @@ from typing import Final
 from django.db import transaction
 from django.views.decorators.debug import sensitive_variables
 
-from . import transactions
-from .models import Account, ClientKey
-from .redaction import Secret
+from .. import transactions
+from ..models import Account, ClientKey
+from ..redaction import Secret
 
 MARK: Final = "wxt_"
 RANDOM_LENGTH: Final = 32

@@ -13,14 +13,14 @@ from typing import TYPE_CHECKING, Final
 
 from django.utils.translation import gettext_lazy as _
 
-from . import clock, rows, schedule, shelf
-from .conf import get_settings
-from .models import ACCESS_TOKEN, Account, Token
+from .. import clock, rows, schedule, shelf
+from ..conf import get_settings
+from ..models import ACCESS_TOKEN, Account, Token
 
 if TYPE_CHECKING:
     from django_stubs_ext import StrPromise
 
-    from .schedule import Fields
+    from ..schedule import Fields
 
 LONGEST_LIFE: Final = dt.timedelta(days=31)  # no answer with a longer life is accepted (R11)
 

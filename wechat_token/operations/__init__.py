@@ -1,0 +1,1 @@
+"""What operators look at and mend: ``status``, the ``doctor``, odd rows, the tick of beat, encryption keys."""
