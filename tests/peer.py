@@ -143,9 +143,7 @@ def server_tls(folder: Path, name: str = "127.0.0.1") -> tuple[ssl.SSLContext, s
     path.write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
     key_path = folder / "key.pem"
     key_path.write_bytes(
-        key.private_bytes(
-            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-        )
+        key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
     )
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(path, key_path)
