@@ -342,6 +342,25 @@ def test_memory__database_down_serves_until_dead(weixin, time, monkeypatch):
         get_access_token(APPID)
 
 
+@pytest.mark.django_db(transaction=True)
+def test_memory__one_failed_query_does_not_bring_back_a_token_that_lay_idle(weixin, time, monkeypatch):
+    """R4: it may have been displaced by a renewal elsewhere, and dead since."""
+    weixin.add_account(APPID, SECRET)
+    account = Account.objects.create(appid=APPID, secret=SECRET)
+    get_access_token(APPID)
+    Token.objects.filter(account=account).update(value="renewed-elsewhere", version=2)
+    answers = iter([OperationalError("for a moment")])
+
+    def fails_once(key):
+        for error in answers:
+            raise error
+        return row(account)
+
+    monkeypatch.setattr(serving, "token_row", fails_once)
+    time.pass_(700)
+    assert get_access_token(APPID) == "renewed-elsewhere"
+
+
 def test_unseal__garbage_and_foreign_entries_are_nothing(account, time):
     get_access_token(APPID)
     entry = shelf.entry_of(row(account), time.now())

@@ -21,9 +21,10 @@ from . import background, clock, late_store, remote, schedule, shelf, transactio
 from .conf import get_settings
 from .directory import resolve, token_row
 from .exceptions import AccountError, ErrorClass, RefreshRateLimited, TokenUnavailable
-from .models import ACCESS_TOKEN, Account
+from .models import ACCESS_TOKEN, Account, Token
 from .redaction import Secret
 from .refresh import Outcome, Status, refresh
+from .rows import persist
 from .schedule import Reason
 from .shelf import Entry, Key
 
@@ -31,6 +32,7 @@ AccountRef = str | Account | None
 
 POLL_FIRST, POLL_LAST = 0.05, 0.25  # seconds between looks at somebody else's refresh
 IDLE_SECONDS = 1.0  # an entry nobody looked up for longer is looked up before any thread gets it
+IDLE_PATIENCE = 1.0  # seconds to get past a database that fails, before an idle entry is served unverified
 BLIND_SECONDS = 5.0  # how long an entry is kept unverified while cache and database are down (R13)
 
 
@@ -140,7 +142,7 @@ def _look(key: Key, known: Entry | None) -> Entry | None:
     found = shelf.look_up(key, known)
     if found is None or not shelf.is_confirmed(found, now):
         try:
-            token = _row(key, in_use=known is not None and clock.monotonic() < known.fresh_until + IDLE_SECONDS)
+            token = _row(key, known)
         except AnyDatabaseError:
             fallback = found or known
             if fallback is None:
@@ -162,14 +164,16 @@ def _look(key: Key, known: Entry | None) -> Entry | None:
     return entry
 
 
-def _row(key: Key, *, in_use: bool) -> Token:
+def _row(key: Key, known: Entry | None) -> Token:
     """The row by the database.
 
     One failed statement must not bring back what lay idle, in memory or in a cache that missed a renewal: its token
-    may be long displaced. So the query is repeated for a moment, unless the entry is in use and was verified just now.
+    may be long displaced. So the query is repeated for a moment, unless the entry was looked up not long ago.
     """
     query = partial(transactions.read, partial(token_row, key))
-    return query() if in_use else persist(query, patience=IDLE_PATIENCE)
+    if known is not None and clock.monotonic() < known.fresh_until + get_settings().cache_seconds:
+        return query()
+    return persist(query, patience=IDLE_PATIENCE)
 
 
 # -- fetching --------------------------------------------------------------------------------------
