@@ -164,9 +164,8 @@ def test_after_failure__is_always_visible_and_due_again(token, error, displaces,
 
 @for_any(rows, chances)
 def test_after_failure__a_loss_is_repaired_within_thirty_seconds(token, chance):
-    """A beat tick of five seconds is still to be added. A token that is dead already is in nobody's hands."""
-    fail(token, failure(lost=True), chance=chance)
-    assert token.due_at <= ahead(25) or not schedule.is_usable(token, NOW, OVERLAP)
+    """A beat tick of five seconds is still to be added."""
+    assert fail(token, failure(lost=True), chance=chance).due_at <= ahead(25)
 
 
 @for_any(rows, failures, chances)
@@ -193,11 +192,17 @@ def test_retry_delay__transient_doubles_up_to_five_minutes(failures, least, most
 
 
 def test_retry_delay__looks_more_often_while_callers_are_failing():
-    assert delay(failure(), failures=schedule.LONG_STREAK - 1, left=0) <= 60
+    assert delay(failure(), failures=99, left=0) <= 60
 
 
-def test_retry_delay__slows_down_in_a_long_streak():
-    assert delay(failure(), failures=schedule.LONG_STREAK, left=0) >= 150
+def test_retry_delay__is_sparing_when_half_of_the_calls_are_gone():
+    assert schedule.retry_delay(failure(), failures=99, now=NOW, left=0, chance=0.5, hurry=False) >= 450
+
+
+@pytest.mark.parametrize(("calls", "expected"), [(99, True), (100, False)])
+def test_may_hurry__up_to_half_of_the_days_calls(calls, expected):
+    token = good(usage={"day": schedule.beijing_day(NOW), "classic": calls})
+    assert schedule.may_hurry(token, NOW, endpoint="classic", daily_limit=200) is expected
 
 
 def test_retry_delay__keeps_a_try_for_the_old_tokens_last_half():

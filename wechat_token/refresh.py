@@ -263,13 +263,15 @@ class _Run:
 
     def store_failure(self, failure: UpstreamError, *, forced: bool) -> Outcome:
         displaces = self.displaces(forced=forced)
+        limit = self.source.daily_limit(self.token.account, forced=forced)
         chance = random.random()  # noqa: S311  jitter, not a secret
         now = clock.now()
 
         def fields(token: Token) -> Fields:
             after = schedule.after_failure(
-                token, self.before, failure, displaces=displaces, now=now, overlap=self.overlap, chance=chance
-            )
+                token, self.before, failure, displaces=displaces, now=now, overlap=self.overlap, chance=chance,
+                hurry=schedule.may_hurry(token, now, endpoint=self.endpoint(forced=forced), daily_limit=limit),
+            )  # fmt: skip
             if schedule.deserves_alert(token, failure.error_class, now, self.overlap):
                 after["alerted_at"] = now
             return after

@@ -35,7 +35,8 @@ REPAIR_WITHIN: Final = 25.0  # plus a beat tick of 5 s: the 30 s of R2
 BACKOFF_BASE: Final = 2.0
 BACKOFF_CAP: Final = 300.0
 BACKOFF_CAP_DEAD: Final = 60.0  # without a usable token callers are failing: look more often
-LONG_STREAK: Final = 20  # failures after which even that is slowed: lost answers cost calls, and a test account has 200
+BACKOFF_CAP_SPARING: Final = 900.0  # when half of the day's calls are gone: lost answers cost calls, too
+HURRY_SHARE: Final = 0.5  # of WeChat's daily limit, up to which a repair does not ask what it costs
 HUMAN_PROBE: Final = 900.0  # seconds between slow probes while somebody has to act
 MANUAL_GAP: Final = 3.0  # a double click is one refresh
 VERDICT_SECONDS: Final = 10.0  # how long "WeChat accepts this token" answers further complaints
@@ -286,9 +287,12 @@ def after_success(
 
 def after_failure(
     token: Token, before: Token, failure: UpstreamError, *, displaces: bool, now: dt.datetime,
-    overlap: float, chance: float,
+    overlap: float, chance: float, hurry: bool = True,
 ) -> Fields:  # fmt: skip
-    """The request of ``token.sent_at`` failed; ``before`` is the row as it was before the intent was written."""
+    """The request of ``token.sent_at`` failed; ``before`` is the row as it was before the intent was written.
+
+    ``hurry``: there are calls to spare today (:func:`may_hurry`).
+    """
     lost = displaces and failure.may_have_issued
     fields: Fields = {
         "failures": token.failures + 1,
@@ -309,16 +313,25 @@ def after_failure(
     doubtful = lost or before.unanswered_since is not None
     end = usable_until(token, overlap)
     left = (end - now).total_seconds() if end is not None else 0.0
-    delay = retry_delay(failure, failures=token.failures, now=now, left=left, chance=chance)
-    if doubtful and left > 0 and failure.error_class is ErrorClass.TRANSIENT:
+    delay = retry_delay(failure, failures=token.failures, now=now, left=left, chance=chance, hurry=hurry)
+    if doubtful and hurry and failure.error_class is ErrorClass.TRANSIENT:
         delay = min(delay, REPAIR_WITHIN)
     return fields | released(now + seconds(delay))
 
 
-def retry_delay(failure: UpstreamError, *, failures: int, now: dt.datetime, left: float, chance: float) -> float:
+def may_hurry(token: Token, now: dt.datetime, *, endpoint: str, daily_limit: int) -> bool:
+    """Whether there are calls to spare: a test account has 200 a day, and an outage can last for hours (R16)."""
+    return calls_today(token, endpoint, now) < daily_limit * HURRY_SHARE
+
+
+def retry_delay(
+    failure: UpstreamError, *, failures: int, now: dt.datetime, left: float, chance: float, hurry: bool = True
+) -> float:
     """Seconds until the next try (R10). ``failures`` before this one; ``left``: seconds the old token still lives."""
     if failure.error_class is ErrorClass.TRANSIENT:
-        cap = BACKOFF_CAP if left > 0 or failures >= LONG_STREAK else BACKOFF_CAP_DEAD
+        cap = BACKOFF_CAP if left > 0 else BACKOFF_CAP_DEAD
+        if not hurry:
+            cap = BACKOFF_CAP_SPARING
         delay = min(cap, BACKOFF_BASE * 2.0 ** min(failures, 16)) * (0.5 + chance / 2)
         # Do not sleep past the old token's end: keep a try for its last half.
         return min(delay, max(left / 2, 5.0)) if left > 0 else delay

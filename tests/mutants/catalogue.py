@@ -85,7 +85,7 @@ MUTANTS = (
         "    if token.unanswered_since is None:\n        return token.expires_at\n",
         "    if True:\n        return token.expires_at\n",
     ),
-    schedule("no repair", "if doubtful and left > 0 and failure.error_class is ErrorClass.TRANSIENT:", "if False:"),
+    schedule("no repair", "if doubtful and hurry and failure.error_class is ErrorClass.TRANSIENT:", "if False:"),
     schedule(
         "a crashed holder's request is forgotten",
         'may still be on its way.\n        fields["lost_at"] = token.sent_at',
