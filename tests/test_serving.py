@@ -13,6 +13,7 @@ from tests.leaks import visible
 from wechat_token import (
     aget_access_token,
     arefresh_access_token,
+    directory,
     get_access_token,
     refresh_access_token,
     serving,
@@ -24,6 +25,7 @@ from wechat_token.exceptions import (
     AccountNotFound,
     ErrorClass,
     RefreshRateLimited,
+    StoreUnavailable,
     TokenUnavailable,
 )
 from wechat_token.models import Account, RefreshLog, Token
@@ -172,6 +174,20 @@ def test_get_access_token__several_with_a_default(account, weixin):
     account.is_default = True
     account.save()
     assert weixin.is_valid(get_access_token())
+
+
+def test_get_access_token__database_down_and_nothing_in_hand(account, monkeypatch):
+    """R13: an error of ours that says so, whether an account was named or not."""
+
+    def down(*args):
+        raise OperationalError("down")
+
+    monkeypatch.setattr(serving, "token_row", down)
+    monkeypatch.setattr(directory, "_read_default", down)
+    for appid in (APPID, None):
+        with pytest.raises(StoreUnavailable) as caught:
+            get_access_token(appid)
+        assert caught.value.retry_after == 5
 
 
 def test_get_access_token__inactive(account):
@@ -338,7 +354,7 @@ def test_memory__database_down_serves_until_dead(weixin, time, monkeypatch):
     time.pass_(7000)
     assert get_access_token(APPID) == token
     time.pass_(300)
-    with pytest.raises(OperationalError):
+    with pytest.raises(StoreUnavailable, match="OperationalError"):
         get_access_token(APPID)
 
 

@@ -7,7 +7,7 @@ from django.utils.translation import gettext as _
 
 from . import clock, transactions
 from .conf import get_settings
-from .exceptions import AccountAmbiguous, AccountInactive, AccountNotFound
+from .exceptions import AccountAmbiguous, AccountInactive, AccountNotFound, StoreUnavailable
 from .models import ACCESS_TOKEN, Account, Token
 from .shelf import Key
 
@@ -65,9 +65,9 @@ def _default_appid() -> str:
         return known[1]
     try:
         appid = transactions.read(_read_default)
-    except AnyDatabaseError:
+    except AnyDatabaseError as exc:
         if known is None:
-            raise
+            raise StoreUnavailable("", exc) from exc
         appid = known[1]  # the database is down: what we last knew (R13)
     trusted = 0.0 if transactions.in_test_case() else DEFAULT_SECONDS
     _default = (clock.monotonic() + trusted, appid)

@@ -82,6 +82,19 @@ class RefreshRateLimited(TokenUnavailable):
     """The account's guard against needless calls refuses this refresh for ``retry_after`` seconds (R8, R9, R16)."""
 
 
+class StoreUnavailable(TokenUnavailable):
+    """The database does not answer, and neither memory nor cache holds a usable token (R13)."""
+
+    def __init__(self, appid: str, cause: Exception) -> None:
+        super().__init__(
+            f"The database does not answer ({type(cause).__name__}), and no usable token"
+            f"{f' of the WeChat account {appid}' if appid else ''} is in memory or cache.",
+            appid=appid,
+            retry_after=5.0,
+            error_class=ErrorClass.TRANSIENT,
+        )
+
+
 class UpstreamError(WeChatTokenError):
     """A call to WeChat gave no usable answer.
 

@@ -20,7 +20,7 @@ from django.db import OperationalError
 from . import background, clock, late_store, remote, schedule, shelf, transactions
 from .conf import get_settings
 from .directory import resolve, token_row
-from .exceptions import AccountError, ErrorClass, RefreshRateLimited, TokenUnavailable
+from .exceptions import AccountError, ErrorClass, RefreshRateLimited, StoreUnavailable, TokenUnavailable
 from .models import ACCESS_TOKEN, Account, Token
 from .redaction import Secret
 from .refresh import Outcome, Status, refresh
@@ -244,7 +244,7 @@ def _together(flight: tuple[Key, str], work: partial[Entry]) -> Entry:
                 "No token yet: another thread of this process is still fetching it.", appid=flight[0][0]
             ) from None
     try:
-        entry = work()
+        entry = _or_say_why(work, flight[0][0])
         future.set_result(entry)
     except BaseException as exc:
         future.set_exception(exc)
@@ -254,6 +254,13 @@ def _together(flight: tuple[Key, str], work: partial[Entry]) -> Entry:
     finally:
         with _table_lock:
             _flights.pop(flight, None)
+
+
+def _or_say_why(work: partial[Entry], appid: str) -> Entry:
+    try:
+        return work()
+    except AnyDatabaseError as exc:
+        raise StoreUnavailable(appid, exc) from exc
 
 
 def _unavailable(outcome: Outcome) -> TokenUnavailable:

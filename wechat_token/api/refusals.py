@@ -20,6 +20,7 @@ from ..exceptions import (
     ConfigurationError,
     EncryptionKeyError,
     RefreshRateLimited,
+    StoreUnavailable,
     TokenUnavailable,
 )
 
@@ -106,6 +107,8 @@ def refusal_of(exc: Exception) -> Refusal | None:
             return exc
         case AccountError():
             return Refusal(ACCOUNT_NOT_FOUND)
+        case StoreUnavailable():
+            return Refusal(SERVICE_UNAVAILABLE, exc.retry_after)
         case RefreshRateLimited():
             return Refusal(REFRESH_RATE_LIMITED, exc.retry_after, _cause(exc))
         case TokenUnavailable():
