@@ -17,6 +17,14 @@ SECRET = "canary-app-secret-4f9a7c1e"
 START = dt.datetime(2026, 3, 2, 4, 0, tzinfo=dt.UTC)
 
 
+# Tests that mostly wait, for processes and services: first, so that the quick ones fill the gaps.
+WAITING = ("test_live", "test_demo", "test_secrecy", "simulation")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: not any(name in item.nodeid for name in WAITING))
+
+
 class Time:
     """Both clocks of the package and the fake's, moved by hand."""
 

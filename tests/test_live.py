@@ -25,7 +25,8 @@ DATABASES = {"sqlite": (), "postgres": ("postgres", "redis"), "mariadb": ("maria
 
 def _param(database: str, names: tuple[str, ...]) -> object:
     reasons = [reason for reason in map(services.missing, names) if reason]
-    marks = [pytest.mark.services] if names else []
+    marks = [pytest.mark.xdist_group(f"live-{database}")]  # one worker for one site: setting it up takes seconds
+    marks += [pytest.mark.services] if names else []
     marks += [pytest.mark.skip(reason="; ".join(reasons))] if reasons else []
     return pytest.param(database, id="+".join(names) or database, marks=marks)
 

@@ -66,13 +66,13 @@ class Database:
 
     @contextmanager
     def rows_in_use(self) -> Iterator[None]:
-        """Somebody else touches every token row fifty times a second within, and changes nothing of importance."""
+        """Somebody else touches every token row all the time within, and changes nothing of importance."""
         over = threading.Event()
 
         def touch() -> None:
             with services.console(self.vendor, self._url) as execute:
                 execute("SET default_transaction_isolation = 'read committed'")
-                while not over.wait(0.02):
+                while not over.wait(0.002):
                     execute("UPDATE wechat_token_token SET egress_ip = egress_ip")
 
         toucher = threading.Thread(target=touch)

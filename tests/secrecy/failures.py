@@ -232,6 +232,8 @@ def database_locked_at_store(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> N
 
 @failure("table missing", "service_unavailable")
 def table_missing(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(serving, "IDLE_PATIENCE", 0.0)  # it will not come back within a second
+
     def rename(old: str, new: str) -> None:
         with closing(sqlite3.connect(scene.database)) as raw:
             raw.execute(f"ALTER TABLE {old} RENAME TO {new}")

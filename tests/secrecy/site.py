@@ -96,7 +96,7 @@ def celery_app(folder: Path, url: str) -> Iterator[Celery]:
     app.set_default()
     app.set_current()
 
-    @app.task(name="site.publish")
+    @app.task(name="site.publish", shared=False)
     def publish(appid: str) -> None:
         """As a site's own task would: it fails when there is no token."""
         get_access_token(appid)
