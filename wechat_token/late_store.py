@@ -22,7 +22,7 @@ from .exceptions import UpstreamError
 from .models import Token
 from .platforms import source_for
 from .refresh import Outcome, Status
-from .rows import load, write
+from .rows import assign, load, write
 from .schedule import Action, Fields, Reason
 
 PATIENCE = 300.0  # seconds the caller may keep the lock before the store is given up
@@ -50,8 +50,7 @@ def refresh_under_write_lock(token_id: int) -> Outcome:
         written: Fields = schedule.intent(
             token, now, lease=settings.lease, endpoint=endpoint, displaces=displaces, forced=False
         )
-        for name, value in written.items():
-            setattr(token, name, value)
+        assign(token, written)
         chance = random.random()  # noqa: S311  jitter, not a secret
         try:
             issued = source.fetch(token.account, forced=False)
@@ -67,8 +66,7 @@ def refresh_under_write_lock(token_id: int) -> Outcome:
             same = bool(token.version) and token.value.reveal() == issued.value.reveal()
             renewal = source.renewal(token.account, issued.expires_in)
             written |= schedule.after_success(token, issued, same=same, now=clock.now(), renewal=renewal, chance=chance)
-        for name, value in written.items():
-            setattr(token, name, value)
+        assign(token, written)
         entry = shelf.entry_of(token, clock.now())
         if entry is not None:
             # Trusted until the store is done: the database knows nothing of it yet.
