@@ -26,9 +26,9 @@ from .. import checks, clock, conf, remote, schedule, states, transactions, tran
 from ..conf import get_settings
 from ..exceptions import TokenUnavailable, UpstreamError, WeChatTokenError
 from ..models import ACCESS_TOKEN, Account, Token
+from ..refresh import TOLERATED_SKEW
 from . import odd_rows, overview, rotation, ticking
 
-SKEW_TOLERATED = 30.0  # seconds: hosts with good clocks are within one second of each other
 SLOWEST_TICK = 60.0  # seconds between ticks; the stable endpoint leaves two minutes for a renewal
 
 
@@ -178,7 +178,7 @@ def examine_wechat() -> Findings:
         )  # fmt: skip
         return
     yield Finding(Level.OK, _("WeChat"), _("%(host)s answers.") % {"host": host})
-    if answer.skew is not None and abs(answer.skew) > SKEW_TOLERATED:
+    if answer.skew is not None and abs(answer.skew) > TOLERATED_SKEW:
         yield Finding(
             Level.WARNING, _("clock"),
             _("This host's clock is off by %(time)s against WeChat's.")
