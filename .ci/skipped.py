@@ -1,4 +1,4 @@
-"""Fail if tests were skipped although what they need is here: ``python .ci/skipped.py REPORT.xml``."""
+"""Fail if tests were skipped although what they need is here: ``python .ci/skipped.py REPORT.xml…``."""
 
 import shutil
 import socket
@@ -19,7 +19,7 @@ if shutil.which("chromium") and shutil.which("chromedriver"):
     here.append("chromium")
 
 wrong = []
-for case in ET.parse(sys.argv[1]).getroot().iter("testcase"):
+for case in (case for report in sys.argv[1:] for case in ET.parse(report).getroot().iter("testcase")):
     for skipped in case.iter("skipped"):
         reason = skipped.get("message", "")
         print(f"skipped: {case.get('classname')}.{case.get('name')}: {reason}")

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import pytest
 
 from wechat_token.api import access_logs
-from wechat_token.clients import keys
+from wechat_token.client_keys import keys
 from wechat_token.redaction import MASK
 
 KEY = keys.generate().reveal()

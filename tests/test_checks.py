@@ -10,10 +10,14 @@ import pytest
 from cryptography.fernet import Fernet
 from django.core import checks as django_checks
 from django.core.checks import Error, Warning
+from django.db import connection
 from django_celery_beat.models import PeriodicTask
 
-from wechat_token import checks, conf, transport
+from wechat_token import checks, conf, process
+from wechat_token.engine import identity
 from wechat_token.exceptions import ConfigurationError
+from wechat_token.models import Site
+from wechat_token.platforms import transport
 
 BEAT = "wechat_token.refresh_due_tokens"
 REDIS = {"BACKEND": "django.core.cache.backends.redis.RedisCache", "LOCATION": "redis://127.0.0.1"}
@@ -408,3 +412,68 @@ def test_check_redis_timeout__missing(settings, cache):
 def test_check_redis_timeout__fine(settings, cache):
     settings.CACHES = {"default": cache}
     assert checks.check_redis_timeout() == []
+
+
+# -- W012
+
+
+def test_check_paused__warns_where_it_is_deployed(configure):
+    configure(PAUSED=True)
+    assert checks.check_paused() == [
+        Warning(
+            "WECHAT_TOKEN['PAUSED'] is set: no token is renewed.",
+            hint="That is right for a copy of a site, such as staging. On the site itself take it out.",
+            id="wechat_token.W012",
+        )
+    ]
+    assert "wechat_token.W012" not in {message.id for message in run()}
+    assert "wechat_token.W012" in {message.id for message in run(deploy=True)}
+
+
+def test_check_paused__is_content_without(configure):
+    configure(PAUSED=False)
+    assert checks.check_paused() == []
+
+
+# -- W013
+
+
+@pytest.fixture
+def copied(db):
+    """Found elsewhere than where its site was set up."""
+    identity()
+    Site.objects.update(place="another server")
+    process.forget()
+
+
+def test_check_site__says_which_commands_settle_it(copied):
+    assert checks.check_site(databases=["default"]) == [
+        Warning(
+            "The database is a copy of another site's, or has been moved.",
+            hint="It shares nothing with that site's cache, but has its accounts. Run manage.py wechat_token new-site "
+            "if that site goes on, manage.py wechat_token same-site if this is that site, moved.",
+            id="wechat_token.W013",
+        )
+    ]
+
+
+def test_check_site__only_where_the_database_is_asked_about(copied):
+    assert checks.check_site() == []
+    assert checks.check_site(databases=["other"]) == []
+    assert "wechat_token.W013" not in {message.id for message in run()}
+
+
+def test_check_site__of_a_new_site_writes_nothing(db):
+    assert checks.check_site(databases=["default"]) == []
+    assert not Site.objects.exists()
+
+
+def test_check_site__before_there_is_a_table(db):
+    with connection.cursor() as cursor:
+        cursor.execute("DROP TABLE wechat_token_site")
+    assert checks.check_site(databases=["default"]) == []
+
+
+def test_check_site__reading_sites_take_their_tokens_elsewhere(copied, settings):
+    settings.WECHAT_TOKEN = {"REMOTE_URL": "https://tokens.example/wechat", "REMOTE_KEY": "x"}
+    assert checks.check_site(databases=["default"]) == []

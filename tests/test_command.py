@@ -6,8 +6,10 @@ import datetime as dt
 import io
 import json
 import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -15,9 +17,12 @@ from cryptography.fernet import Fernet
 from django.core.management import CommandError, call_command
 
 from tests.conftest import APPID, SECRET, row
-from wechat_token import get_access_token
-from wechat_token.clients import keys
-from wechat_token.models import Account, ClientKey, RefreshLog, Token
+from tests.live.site import live_site
+from wechat_token import get_access_token, process
+from wechat_token.client_keys import keys
+from wechat_token.engine import identity
+from wechat_token.models import Account, ClientKey, RefreshLog, Site, Token
+from wechat_token.sandbox import Fault
 
 OTHER = "wxfedcba9876543210"
 
@@ -239,10 +244,11 @@ def test_refresh__one_failure_does_not_hold_up_the_others(account, weixin):
 
 
 def test_refresh__daily_limit(classic, time):
-    Token.objects.update(usage={"day": "2026-03-02", "classic": 1900})
+    """R16, R33: a person leaves what the schedule may need until midnight."""
+    Token.objects.update(usage={"day": "2026-03-02", "classic": 1700}, failures=1, error="of another time")
     run = Run("refresh")
     assert run.code == 1
-    assert run.out == f"{APPID}: Held back: today's calls of the classic endpoint are used up. Again in 12 h.\n"
+    assert run.out == f"{APPID}: today's calls are used up, but for those kept for renewals. Again in 12 h.\n"
 
 
 def test_refresh__unreadable_secret(account, settings):
@@ -264,13 +270,23 @@ def test_refresh__no_account_yet(db):
     assert run.error == "There is no active WeChat account. Add one: manage.py wechat_token add-account APPID"
 
 
-def test_refresh__interrupted(account, monkeypatch):
-    def interrupt(*args, **kwargs):
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr("wechat_token.transport.call", interrupt)
-    run = Run("refresh")
-    assert (run.code, run.error) == (130, "Interrupted. Nothing is half done; run it again.")
+def test_refresh__interrupted():
+    """While WeChat is waited for: the process ends at once, and the row's intent brings the repair (R2)."""
+    with live_site() as site:
+        site.add_account(APPID, "classic")
+        site.fake.inject(Fault("hang_after", seconds=30))
+        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+        run = site.start("manage.py", "wechat_token", "refresh", **pipes)
+        for _ in range(200):
+            if site.fake.calls:
+                break
+            time.sleep(0.05)
+        run.send_signal(signal.SIGINT)
+        out, error = run.communicate(timeout=5)
+        assert (run.returncode, out) == (130, "")
+        assert error == "CommandError: Interrupted. Nothing is half done; run it again.\n"
+        doubt = "from wechat_token.models import Token; print(Token.objects.get().unanswered_since is not None)"
+        assert site.shell(doubt) == "True\n"
 
 
 # -- add-key
@@ -375,6 +391,21 @@ def test_rotate_encryption__unreadable(account, settings):
     assert run.code == 1
     assert run.out == "0 rewritten, 0 had the first key already, 1 unreadable.\n"
     assert f"No configured key reads: {APPID} AppSecret." in run.error
+
+
+@pytest.mark.parametrize("subcommand", ["new-site", "same-site"])
+def test_site__settles_what_a_found_database_is(account, subcommand):
+    before = identity().site_id
+    Site.objects.update(place="another server")
+    process.forget()
+    assert identity().is_copy
+    assert Run(subcommand).code == 0
+    assert not identity().is_copy
+    assert (identity().site_id == before) is (subcommand == "same-site")
+
+
+def test_same_site__of_a_site_that_never_moved(account):
+    assert Run("same-site").out == "It was already: nothing to do.\n"
 
 
 # -- what stands in the way

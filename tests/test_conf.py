@@ -23,6 +23,14 @@ def configure(settings):
     return configure
 
 
+@pytest.mark.parametrize("value", [{}, {"REQUEST_DEADLINE": 30}, {"REQUEST_DEADLINE": 1, "LEASE_MARGIN": 0.5}])
+def test_lease__outlives_the_request(configure, value):
+    """R2: else others would take over while an answer may still come."""
+    configure(value)
+    settings = get_settings()
+    assert settings.lease >= settings.request_deadline + settings.lease_margin
+
+
 def test_get_settings__every_key_is_optional(configure):
     configure({})
     assert get_settings() == Settings()
@@ -65,6 +73,12 @@ def test_problems__a_wrong_type_is_found_for_every_key(configure, key):
         ("REQUEST_DEADLINE", True, "a number above 0, not True"),
         ("BATCH_SIZE", 10.5, "a whole number above 0, not 10.5"),
         ("BATCH_THREADS", 0, "a whole number above 0, not 0"),
+        ("DRAIN_DEADLINE", 0, "a number above 0, not 0"),
+        ("MEMORY_ENTRIES", 0, "a whole number above 0, not 0"),
+        ("MEMORY_ENTRIES", 1e4, "a whole number above 0, not 10000.0"),
+        ("PAUSED", 1, "True or False, not 1"),
+        ("PAUSED", "False", "True or False, not str"),
+        ("PAUSED", None, "True or False, not NoneType"),
         ("PROXY", 3, "a string or None, not 3"),
         ("CACHE_ALIAS", None, "a string, not NoneType"),
         ("ENCRYPTION_KEYS", "one key", "a list of strings, not str"),
@@ -78,7 +92,7 @@ def test_problems__say_what_a_value_has_to_be(configure, key, value, expected):
 
 @pytest.mark.parametrize(
     ("key", "value"),
-    [("OVERLAP", 0), ("OVERLAP", 1), ("PROXY", None), ("BATCH_SIZE", 10**400), ("LOG_DAYS", 1)],
+    [("OVERLAP", 0), ("OVERLAP", 1), ("PROXY", None), ("BATCH_SIZE", 10**400), ("LOG_DAYS", 1), ("PAUSED", True)],
 )
 def test_problems__edges_are_fine(configure, key, value):
     configure({key: value})

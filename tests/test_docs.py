@@ -5,8 +5,11 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+import pytest
+
 from tests.live.faults import CALAMITIES
 from tests.simulation import swarm
+from wechat_token import conf
 
 ROOT = Path(__file__).resolve().parent.parent
 RELIABILITY = (ROOT / "docs/reliability.md").read_text()
@@ -39,3 +42,10 @@ def test_reliability__numbers_its_faults_without_a_gap() -> None:
     numbers = [int(number) for number in re.findall(r"^\| (\d+) \|", RELIABILITY, re.MULTILINE)]
     assert numbers == list(range(1, len(numbers) + 1))
     assert len(numbers) >= 40
+
+
+@pytest.mark.parametrize("readme", ["README.md", "README.zh-CN.md"])
+def test_readme__lists_every_setting_in_both_languages(readme: str) -> None:
+    rows = re.findall(r"^\| (`[A-Z_]+`(?:[,、] ?`[A-Z_]+`)*) \|", (ROOT / readme).read_text(), re.MULTILINE)
+    listed = re.findall(r"`([A-Z_]+)`", " ".join(rows))
+    assert sorted(listed) == sorted(conf.known_keys())

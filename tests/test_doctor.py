@@ -12,12 +12,13 @@ from django.db import OperationalError, connection
 from django.test.utils import CaptureQueriesContext
 from django_celery_beat.models import IntervalSchedule, PeriodicTask
 
-from tests.conftest import APPID, SECRET, row
-from wechat_token import batch, get_access_token
-from wechat_token.exceptions import TokenUnavailable
-from wechat_token.models import Account, Token
-from wechat_token.operations import doctor, ticking
-from wechat_token.operations.doctor import Finding, Level
+from tests.conftest import APPID, SECRET, renew, row
+from wechat_token import beat, get_access_token, process
+from wechat_token.diagnosis import doctor
+from wechat_token.diagnosis.doctor import Finding, Level
+from wechat_token.engine import Status, identity
+from wechat_token.exceptions import EncryptionKeyError, TokenUnavailable
+from wechat_token.models import Account, Host, Site, Token
 from wechat_token.sandbox import Fault
 
 OK, WARNING, PROBLEM = Level.OK, Level.WARNING, Level.PROBLEM
@@ -25,7 +26,7 @@ START_BEAT = "Start: celery -A PROJECT beat -S django. It writes its last runs d
 
 
 def ran(ago, now):
-    PeriodicTask.objects.filter(task=ticking.TASK).update(last_run_at=now - dt.timedelta(seconds=ago))
+    PeriodicTask.objects.filter(task=beat.TASK).update(last_run_at=now - dt.timedelta(seconds=ago))
 
 
 def levels(findings):
@@ -209,7 +210,7 @@ def test_examine_wechat__clock(monkeypatch, skew, warned):
 def test_examine__remote_mode_looks_at_the_token_server_only(settings, monkeypatch, time):
     settings.WECHAT_TOKEN = {"REMOTE_URL": "https://tokens.example/wechat", "REMOTE_KEY": "x", "REMOTE_APPID": APPID}
     entry = SimpleNamespace(expires_in=lambda now: 3600)
-    monkeypatch.setattr("wechat_token.remote.look", lambda key, known: entry)
+    monkeypatch.setattr("wechat_token.diagnosis.doctor.look_remote", lambda key, known: entry)
     *_others, last = doctor.examine()
     assert last == Finding(OK, "token server", f"A token of {APPID} can be had, good for 1 h.")
     assert {finding.subject for finding in _others} == {"settings", "cache"}
@@ -221,7 +222,7 @@ def test_examine_remote__server_is_down(settings, monkeypatch):
     def fail(key, known):
         raise TokenUnavailable("The token server does not answer.")
 
-    monkeypatch.setattr("wechat_token.remote.look", fail)
+    monkeypatch.setattr("wechat_token.diagnosis.doctor.look_remote", fail)
     (finding,) = doctor.examine_remote()
     assert (finding.level, finding.text) == (PROBLEM, "The token server does not answer.")
 
@@ -230,6 +231,50 @@ def test_examine_remote__no_account_named(settings):
     settings.WECHAT_TOKEN = {"REMOTE_URL": "https://tokens.example/wechat", "REMOTE_KEY": "x"}
     (finding,) = doctor.examine_remote()
     assert finding.level is WARNING
+
+
+# -- site and hosts
+
+
+def test_examine_site__where_it_was_set_up(db):
+    identity()
+    assert list(doctor.examine_site()) == []
+
+
+def test_examine_site__a_copied_database_names_both_ways_out(db):
+    identity()
+    Site.objects.update(place="another server")
+    process.forget()
+    (finding,) = doctor.examine_site()
+    assert finding.level is WARNING
+    assert "copy of another site's" in finding.text
+    assert "manage.py wechat_token new-site" in finding.advice
+    assert "manage.py wechat_token same-site" in finding.advice
+
+
+def test_examine_hosts__what_another_host_cannot_read(account, time):
+    told = {"EncryptionKeyError": "2026-03-02T03:59:00+00:00 A stored WeChat secret cannot be read"}
+    Host.objects.create(name="web-2", seen_at=time.now() - dt.timedelta(hours=1), problems=told)
+    Host.objects.create(name="web-3", seen_at=time.now(), problems={})
+    Host.objects.create(name="gone", seen_at=time.now() - dt.timedelta(days=2), problems=told)
+    (finding,) = doctor.examine_hosts()
+    assert (finding.level, finding.text) == (PROBLEM, "Host web-2: A stored WeChat secret cannot be read")
+    assert "keys that the others have" in finding.advice
+
+
+def test_examine_hosts__a_refresh_that_cannot_read_its_secret_is_told_of(account, settings):
+    settings.SECRET_KEY = "changed without a fallback-------"
+    with pytest.raises(EncryptionKeyError):
+        renew(account)
+    (finding,) = doctor.examine_hosts()
+    assert "A stored WeChat secret cannot be read" in finding.text
+    assert SECRET not in repr(finding)
+
+
+@pytest.mark.parametrize("problems", [["x"], "x", {"E": 7}, {"E": ["x"]}, None, {"E": ""}, {"E": "not-a-time: no"}])
+def test_examine_hosts__garbled_rows_are_no_obstacle(db, time, problems):
+    Host.objects.create(name="web-2", seen_at=time.now(), problems=problems or {})
+    assert all(finding.level is PROBLEM for finding in doctor.examine_hosts())
 
 
 # -- encryption
@@ -268,7 +313,7 @@ def test_examine_beat__writes_its_runs_down_late(db, time):
 
 def test_examine_beat__slow_interval(db, time):
     slow = IntervalSchedule.objects.create(every=1, period=IntervalSchedule.HOURS)
-    PeriodicTask.objects.filter(task=ticking.TASK).update(interval=slow)
+    PeriodicTask.objects.filter(task=beat.TASK).update(interval=slow)
     ran(1, time.now())
     slow_tick, alive, _worker = doctor.examine_beat()
     assert slow_tick.text == "“wechat_token: refresh due tokens” runs every 1 h only."
@@ -277,7 +322,7 @@ def test_examine_beat__slow_interval(db, time):
 
 @pytest.mark.parametrize("gone", [True, False])
 def test_examine_beat__no_tick(db, gone):
-    ticks = PeriodicTask.objects.filter(task=ticking.TASK)
+    ticks = PeriodicTask.objects.filter(task=beat.TASK)
     if gone:
         ticks.delete()
     else:
@@ -288,8 +333,8 @@ def test_examine_beat__no_tick(db, gone):
 
 
 def test_examine_beat__scheduled_by_settings(db, settings):
-    PeriodicTask.objects.filter(task=ticking.TASK).delete()
-    settings.CELERY_BEAT_SCHEDULE = {"x": {"task": ticking.TASK, "schedule": 5}}
+    PeriodicTask.objects.filter(task=beat.TASK).delete()
+    settings.CELERY_BEAT_SCHEDULE = {"x": {"task": beat.TASK, "schedule": 5}}
     assert levels(doctor.examine_beat()) == {("worker", "ok")}
 
 
@@ -344,19 +389,27 @@ def test_examine_accounts__whitelist_names_our_address(account, weixin):
     assert address == Finding(OK, "address", "WeChat saw this server as 127.0.0.1.")
 
 
-def test_examine_accounts__rival(account, time):
+def test_examine_accounts__another_system(account, time):
     Token.objects.update(foreign_refreshes=3, foreign_at=time.now())
     get_access_token()
-    rival, well = doctor.examine_accounts()
-    assert (rival.level, well.level) == (WARNING, OK)
-    assert "3 times so far" in rival.text
+    warning, well = doctor.examine_accounts()
+    assert (warning.level, well.level) == (WARNING, OK)
+    assert "3 times so far" in warning.text
     time.pass_(8 * 24 * 3600)
     assert "3 times so far" not in repr(list(doctor.examine_accounts()))
+
+
+def test_examine_accounts__complaints_are_refused(account, time):
+    get_access_token()
+    Token.objects.update(complaints_refused_at=time.now())
+    warning, well = doctor.examine_accounts()
+    assert (warning.level, well.level) == (WARNING, OK)
+    assert warning.text.startswith(f"{APPID}: Complaints about this token are refused")
 
 
 def test_examine_accounts__a_retry_with_a_good_token_is_no_problem(classic, weixin, time):
     get_access_token()
     weixin.inject(Fault("status", status=502))
     time.pass_until(row(classic).due_at)
-    assert batch.refresh_due() == {"failed": 1}
+    assert renew(classic).status is Status.FAILED
     assert levels(doctor.examine_accounts()) == {("accounts", "ok")}

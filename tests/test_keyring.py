@@ -6,19 +6,12 @@ import datetime as dt
 import threading
 
 import pytest
-from django.db import OperationalError, connection, transaction
+from django.db import OperationalError, connection, connections, transaction
 
-from wechat_token import background
-from wechat_token.clients import keyring, keys
-from wechat_token.clients.keyring import KeysUnavailable
+from tests.outages import database_down
+from wechat_token.client_keys import keyring, keys
+from wechat_token.client_keys.keyring import KeysUnavailable
 from wechat_token.models import Account, ClientKey
-
-
-@pytest.fixture(autouse=True)
-def _new_process():
-    keyring.clear()
-    yield
-    keyring.clear()
 
 
 @pytest.fixture
@@ -203,31 +196,26 @@ def test_change__of_the_last_use_loads_nothing(made, plain, time, django_assert_
 # -- outages and crowds ----------------------------------------------------------------------------
 
 
-def _down():
-    raise OperationalError
-
-
 @pytest.fixture
 def in_background(monkeypatch):
     """What was started in the background, not run."""
     started = []
-    monkeypatch.setattr(background, "run", lambda name, work: started.append(work))
+    monkeypatch.setattr(keyring, "aside", lambda name, work: started.append(work))
     return started
 
 
-def test_outage__keeps_the_last_keys(plain, time, monkeypatch, caplog, in_background):
+def test_outage__keeps_the_last_keys(plain, time, caplog, in_background):
     keyring.find(plain)
-    monkeypatch.setattr(keyring, "_version", _down)
     time.pass_(1)
-    assert keyring.find(plain)
+    with database_down():
+        assert keyring.find(plain)
     assert "OperationalError" in caplog.text
 
 
-def test_outage__is_looked_at_behind_the_readers_backs(made, plain, time, monkeypatch, in_background):
+def test_outage__is_looked_at_behind_the_readers_backs(made, plain, time, in_background):
     keyring.find(plain)
-    with monkeypatch.context() as outage:
-        outage.setattr(keyring, "_version", _down)
-        time.pass_(1)
+    time.pass_(1)
+    with database_down():
         keyring.find(plain)
     ClientKey.objects.update(revoked_at=time.now())
     time.pass_(keyring.BLIND_SECONDS)
@@ -237,15 +225,8 @@ def test_outage__is_looked_at_behind_the_readers_backs(made, plain, time, monkey
     assert keyring.find(plain) is None
 
 
-def test_outage__from_the_start_fails_fast_after_the_first_try(plain, time, monkeypatch):
-    tries = []
-
-    def down():
-        tries.append(1)
-        raise OperationalError
-
-    with monkeypatch.context() as outage:
-        outage.setattr(keyring, "_version", down)
+def test_outage__from_the_start_fails_fast_after_the_first_try(plain, time):
+    with database_down() as tries:
         for _ in range(5):
             with pytest.raises(KeysUnavailable):
                 keyring.find(plain)
@@ -254,19 +235,22 @@ def test_outage__from_the_start_fails_fast_after_the_first_try(plain, time, monk
     assert keyring.find(plain)
 
 
-def test_crowd__goes_on_while_one_checks(plain, time, monkeypatch):
+def test_crowd__goes_on_while_one_checks(plain, time):
     keyring.find(plain)
     time.pass_(1)
     entered, release = threading.Event(), threading.Event()
-    version = keyring._version()
 
-    def slow():
+    def slow(*statement):
         entered.set()
         release.wait(5)
-        return version
+        raise OperationalError
 
-    monkeypatch.setattr(keyring, "_version", slow)
-    checking = threading.Thread(target=keyring.find, args=(plain,))
+    def check():
+        with connections["default"].execute_wrapper(slow):
+            keyring.find(plain)
+        connections.close_all()
+
+    checking = threading.Thread(target=check)
     checking.start()
     assert entered.wait(5)
     assert keyring.find(plain)  # would hang if it waited

@@ -7,7 +7,7 @@ from django.core.exceptions import ValidationError
 from hypothesis import given
 from hypothesis import strategies as st
 
-from wechat_token.clients import keys
+from wechat_token.client_keys import keys
 from wechat_token.models import Account, ClientKey
 
 

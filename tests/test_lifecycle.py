@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import pytest
+from celery import current_app
 from django.core.exceptions import ValidationError
 
 from tests.conftest import APPID, SECRET, row
-from wechat_token import get_access_token, lifecycle, shelf
+from wechat_token import get_access_token, process
+from wechat_token.engine.schedule import seconds
 from wechat_token.exceptions import AccountNotFound, TokenUnavailable
 from wechat_token.models import Account, Token
 
 
 @pytest.fixture
 def kicked(monkeypatch):
+    """The ids of the tokens that a worker was told about."""
     told: list[int] = []
-    monkeypatch.setattr(lifecycle, "_kick", told.append)
+    monkeypatch.setattr(current_app, "send_task", lambda name, args, **options: told.append(*args))
     return told
 
 
@@ -33,12 +36,11 @@ def test_account_saved__a_broker_that_is_down_is_harmless(
     db, time, monkeypatch, django_capture_on_commit_callbacks, caplog
 ):
     """R7."""
-    from wechat_token.tasks import refresh_token
 
     def down(*args, **kwargs):
         raise ConnectionError("no broker")
 
-    monkeypatch.setattr(refresh_token, "apply_async", down)
+    monkeypatch.setattr(current_app, "send_task", down)
     with django_capture_on_commit_callbacks(execute=True):
         account = Account.objects.create(appid=APPID, secret=SECRET)
     assert row(account).due_at == time.now()
@@ -53,6 +55,58 @@ def test_account_saved__editing_ends_the_backoff(account, weixin):
     account.secret = "new-secret"
     account.save()
     assert weixin.is_valid(get_access_token(APPID))
+
+
+def test_account_saved__new_credentials_are_told_and_a_new_name_is_not(
+    account, weixin, time, kicked, django_capture_on_commit_callbacks
+):
+    get_access_token(APPID)
+    due_at = row(account).due_at
+    with django_capture_on_commit_callbacks(execute=True):
+        account.name = "renamed"
+        account.save()
+    assert (kicked, row(account).due_at) == ([], due_at)
+    with django_capture_on_commit_callbacks(execute=True):
+        account.secret = "new-secret"
+        account.save()
+    assert (kicked, row(account).due_at) == ([row(account).pk], time.now())
+
+
+def test_account_saved__an_edit_is_due_though_nobody_was_told(account, weixin, time):
+    """The process was killed between its commit and the waking of the row."""
+    get_access_token(APPID)
+    Account.objects.update(edition=row(account).account.edition + 1)
+    process.forget()
+    calls = len(weixin.calls)
+    get_access_token(APPID)
+    time.pass_(20)  # the reader's grace for beat
+    get_access_token(APPID)
+    assert len(weixin.calls) == calls + 1
+
+
+def test_account_saved__another_appid_takes_nothing_along(account, weixin):
+    """The token was issued for the AppID before; it is not the new one's."""
+    get_access_token(APPID)
+    weixin.add_account("wxnew00000000000", SECRET)
+    account.appid = "wxnew00000000000"
+    account.save()
+    token = get_access_token("wxnew00000000000")
+    assert weixin.is_valid(token)
+    assert row(account).issued_for == "wxnew00000000000"
+    with pytest.raises(AccountNotFound):
+        get_access_token(APPID)
+
+
+def test_account_saved__a_streak_of_other_credentials_is_forgotten(account, weixin, time):
+    weixin.reset_secret(APPID, "new-secret")
+    with pytest.raises(TokenUnavailable):
+        get_access_token(APPID)
+    Token.objects.update(failures=9, alerted_at=time.now(), due_at=time.now() + seconds(900))
+    account.secret = "wrong again"
+    account.save()
+    with pytest.raises(TokenUnavailable):
+        get_access_token(APPID)
+    assert row(account).failures == 1
 
 
 def test_account_saved__the_token_in_hand_stays(account, weixin):
@@ -74,7 +128,6 @@ def test_account_deleted__is_served_no_more(account, weixin, django_capture_on_c
     get_access_token(APPID)
     with django_capture_on_commit_callbacks(execute=True):
         account.delete()
-    assert shelf.recall((APPID, "access_token")) is None
     with pytest.raises(AccountNotFound):
         get_access_token(APPID)
 

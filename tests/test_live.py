@@ -25,8 +25,7 @@ DATABASES = {"sqlite": (), "postgres": ("postgres", "redis"), "mariadb": ("maria
 
 def _param(database: str, names: tuple[str, ...]) -> object:
     reasons = [reason for reason in map(services.missing, names) if reason]
-    marks = [pytest.mark.xdist_group(f"live-{database}")]  # one worker for one site: setting it up takes seconds
-    marks += [pytest.mark.services] if names else []
+    marks = [pytest.mark.services, pytest.mark.proof] if names else []
     marks += [pytest.mark.skip(reason="; ".join(reasons))] if reasons else []
     return pytest.param(database, id="+".join(names) or database, marks=marks)
 
@@ -38,7 +37,7 @@ def site(request: pytest.FixtureRequest) -> Iterator[Site]:
         yield site
 
 
-@pytest.fixture(params=["classic", "stable"])
+@pytest.fixture(params=[pytest.param("classic", marks=pytest.mark.proof), "stable"])
 def endpoint(request: pytest.FixtureRequest) -> str:
     return request.param
 
@@ -63,6 +62,7 @@ def test_stampede__thirty_processes_one_call(site: Site, appid: str, endpoint: s
     assert site.fake.calls_to(appid, endpoint) == 1
 
 
+@pytest.mark.proof
 @pytest.mark.parametrize("endpoint", ["classic"])
 def test_complaints__thirty_processes_about_a_live_token(site: Site, appid: str, endpoint: str) -> None:
     """R8: one probe, no refresh."""
@@ -72,6 +72,7 @@ def test_complaints__thirty_processes_about_a_live_token(site: Site, appid: str,
     assert site.fake.calls_to(appid, "get_api_domain_ip") == 1
 
 
+@pytest.mark.proof
 def test_complaints__thirty_processes_about_a_dead_token(site: Site, appid: str, endpoint: str) -> None:
     """R8, R9: one refresh; on stable the plain call brings the new token, no forced one is spent."""
     [token] = at_once(site, "stampede", appid, 1)
@@ -121,6 +122,7 @@ def wait_for_port(port: int, patience: float = 20) -> None:
     raise TimeoutError(f"nothing listens on port {port}")
 
 
+@pytest.mark.proof
 @pytest.mark.parametrize("endpoint", ["classic"])
 def test_complaints__thirty_clients_over_http(site: Site, appid: str, complain_over_http) -> None:
     """R8: about a live token no refresh, about a dead one a single refresh that all of them get."""
@@ -129,7 +131,7 @@ def test_complaints__thirty_clients_over_http(site: Site, appid: str, complain_o
     assert {answer["access_token"] for answer in answers} == {token}
     assert site.fake.calls_to(appid, "classic") == 1
     site.fake.kill_token(appid)
-    site.shell("from wechat_token.models import Token; Token.objects.update(accepted_at=None)")  # the verdict of 10 s
+    site.shell("from wechat_token.models import Token; Token.objects.update(probe_after=None)")  # the verdict of 2 s
     answers = complain_over_http(30, token)
     [new] = {answer["access_token"] for answer in answers}
     assert site.fake.is_valid(str(new))
@@ -137,6 +139,26 @@ def test_complaints__thirty_clients_over_http(site: Site, appid: str, complain_o
     assert site.fake.calls_to(appid, "classic") == 2
 
 
+@pytest.mark.parametrize("endpoint", ["classic"])
+def test_refresh_command__leaves_its_row(site: Site, appid: str) -> None:
+    """R15: the process ends as soon as it has its answer, and what is written after that is written all the same."""
+    site.run("manage.py", "wechat_token", "refresh", appid)
+    log = f"RefreshLog.objects.filter(account__appid={appid!r}).values_list('reason', 'outcome')"
+    assert site.shell(f"from wechat_token.models import RefreshLog; print(*{log})").split() == [
+        "('command',", "'renewed')",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("endpoint", ["classic"])
+def test_refresh_command__tells_who_listens(site: Site, appid: str) -> None:
+    """The alert of a streak is given once: not to a process that ends before it."""
+    site.fake.reset_secret(appid, "another")
+    with pytest.raises(RuntimeError, match="1 account was not refreshed") as caught:
+        site.run("manage.py", "wechat_token", "refresh", appid)
+    assert f"{appid} access_token needs attention" in str(caught.value)
+
+
+@pytest.mark.proof
 def test_killed_holder__others_take_over_within_the_lease(site: Site, appid: str, endpoint: str) -> None:
     """R5: SIGKILL in the middle of the fetch."""
     site.fake.inject(Fault("hang_after", seconds=20), endpoint=endpoint, appid=appid)
@@ -152,6 +174,7 @@ def test_killed_holder__others_take_over_within_the_lease(site: Site, appid: str
     assert site.fake.calls_to(appid, endpoint) == 2
 
 
+@pytest.mark.proof
 @pytest.mark.services
 @pytest.mark.skipif(
     bool(services.missing("postgres") or services.missing("redis")),

@@ -10,7 +10,7 @@ from django.test import RequestFactory
 from hypothesis import given
 from hypothesis import strategies as st
 
-from wechat_token.clients.networks import (
+from wechat_token.client_keys.networks import (
     client_address,
     neighbourhood,
     parse_address,
@@ -61,9 +61,19 @@ def test_parse_networks__takes_lines_commas_and_single_addresses():
     assert [str(network) for network in found] == ["10.0.0.0/8", "192.0.2.7/32", "2001:db8::/32"]
 
 
-def test_validate_networks__names_the_part_that_is_wrong():
-    with pytest.raises(ValidationError, match=r"10\.0\.0\.5/8"):
-        validate_networks("10.0.0.0/8\n10.0.0.5/8")
+@pytest.mark.parametrize(
+    ("text", "errors"),
+    [
+        ("10.0.0.1\nexample.com", ["Line 2: “example.com” is neither"]),
+        ("10.0.0.5/24", ["Line 1: 10.0.0.5/24 lies inside a network. Write 10.0.0.0/24"]),
+        ("x, 10.0.0.1\ny", ["Line 1: “x”", "Line 2: “y”"]),
+    ],
+)
+def test_validate_networks__names_each_part_that_is_wrong(text, errors):
+    with pytest.raises(ValidationError) as caught:
+        validate_networks(text)
+    for message, start in zip(caught.value.messages, errors, strict=True):
+        assert message.startswith(start)
 
 
 def test_validate_networks__takes_none_at_all():

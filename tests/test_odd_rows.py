@@ -6,15 +6,14 @@ import datetime as dt
 
 import pytest
 
-from tests.conftest import row
+from tests.conftest import renew, row
 from wechat_token import get_access_token
+from wechat_token.diagnosis import odd_rows
+from wechat_token.diagnosis.odd_rows import oddities
 from wechat_token.encryption import StoredSecret
+from wechat_token.engine.schedule import Reason
 from wechat_token.models import Account, Token
-from wechat_token.operations import odd_rows
-from wechat_token.operations.odd_rows import oddities
 from wechat_token.platforms import official_account
-from wechat_token.refresh import refresh
-from wechat_token.schedule import Reason
 
 NOW = dt.datetime(2026, 3, 2, 4, 0, tzinfo=dt.UTC)
 HOUR, DAY = dt.timedelta(hours=1), dt.timedelta(days=1)
@@ -25,6 +24,7 @@ def good(**changes):
     fields = {
         "value": StoredSecret("x"), "version": 3, "issued_at": NOW - HOUR, "expires_at": NOW + HOUR,
         "due_at": NOW + dt.timedelta(minutes=50), "usage": {"day": "2026-03-02", "stable": 4},
+        "account": Account(appid="wxa", ref="wxa"), "issued_for": "wxa",
     }  # fmt: skip
     return Token(**fields | changes)
 
@@ -61,6 +61,7 @@ def test_oddities__what_our_code_writes_is_not_odd(changes):
         ({"due_at": NOW + HOUR, "unanswered_since": NOW - HOUR}, "it is due later than its token lives"),
         ({"lease_until": NOW + HOUR}, "its lease ends later than any we grant"),
         ({"expires_at": NOW + 40 * DAY}, "its token is said to live for more than a month"),
+        ({"issued_for": "wxbefore", "due_at": NOW + HOUR}, "it is due later than its token lives"),
         ({"value": ""}, "its token is empty"),
         ({"usage": []}, "its count of calls is garbled"),
         ({"usage": {"day": "2026-03-02", "stable": -1}}, "its count of calls is garbled"),
@@ -85,7 +86,7 @@ def test_odd_tokens__a_life_of_refreshes_leaves_none(classic, weixin, time):
     """Whatever the engine writes, this must not call odd."""
     for step in range(40):
         weixin.outage(step % 7 == 3)
-        refresh(row(classic).pk, reason=Reason.SCHEDULE)
+        renew(classic)
         assert list(odd_rows.odd_tokens(time.now())) == []
         time.pass_until(max(row(classic).due_at, time.now()))
 
@@ -122,7 +123,7 @@ def test_heal__whoever_wrote_the_row_meanwhile_wins(account, time):
     time.pass_(60)
     Token.objects.update(due_at=None)
     ((token, _found),) = odd_rows.odd_tokens(time.now())
-    refresh(token.pk, reason=Reason.COMMAND)
+    renew(account, Reason.COMMAND)
     due_at = row(account).due_at
     assert not odd_rows.heal(token)
     assert row(account).due_at == due_at

@@ -10,7 +10,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from responses import matchers
 
-from wechat_token.exceptions import AnswerError, APIError, ErrorClass, UpstreamError
+from wechat_token.exceptions import (
+    AnswerError,
+    APIError,
+    ConfigurationError,
+    EncryptionKeyError,
+    ErrorClass,
+    UpstreamError,
+)
 from wechat_token.platforms.base import ForcedRefreshRule, Issued, Renewal
 from wechat_token.platforms.official_account import OfficialAccountAccessToken
 from wechat_token.redaction import Secret
@@ -44,11 +51,15 @@ def base_url(settings: Any) -> None:
     settings.WECHAT_TOKEN = {"API_BASE_URL": HOST}
 
 
+def fetch(account: FakeAccount, *, forced: bool = False) -> Issued:
+    return source.prepare(account, forced=forced)()
+
+
 def answered(body: Any, *, status: int = 200, account: FakeAccount = STABLE) -> Issued:
-    """What ``fetch`` makes of an answer."""
+    """What is made of an answer."""
     with responses.RequestsMock() as mock:
         mock.post(STABLE_URL, body=body if isinstance(body, (str, bytes)) else json.dumps(body), status=status)
-        return source.fetch(account, forced=False)
+        return fetch(account)
 
 
 def refused(body: Any, **more: Any) -> UpstreamError:
@@ -74,7 +85,7 @@ def test_fetch__stable_request(forced: bool) -> None:
         json={"access_token": TOKEN, "expires_in": 7200},
         match=[matchers.json_params_matcher(body), matchers.query_param_matcher({})],
     )
-    issued = source.fetch(STABLE, forced=forced)
+    issued = fetch(STABLE, forced=forced)
     assert (issued.value, issued.expires_in) == (Secret(TOKEN), 7200)
     assert call.call_count == 1
 
@@ -88,7 +99,7 @@ def test_fetch__classic_request(forced: bool) -> None:
         json={"access_token": TOKEN, "expires_in": 7200},
         match=[matchers.query_param_matcher(query)],
     )
-    assert source.fetch(CLASSIC, forced=forced).value == Secret(TOKEN)
+    assert fetch(CLASSIC, forced=forced).value == Secret(TOKEN)
     assert call.call_count == 1
 
 
@@ -99,7 +110,36 @@ def test_fetch__passes_the_clock_skew_on() -> None:
         json={"access_token": TOKEN, "expires_in": 7200},
         headers={"Date": "Thu, 01 Jan 1970 00:00:00 GMT"},
     )
-    assert (source.fetch(STABLE, forced=False).skew or 0) < -1_000_000_000
+    assert (fetch(STABLE).skew or 0) < -1_000_000_000
+
+
+class Unreadable:
+    """An AppSecret whose key is lost."""
+
+    def reveal(self) -> str:
+        raise EncryptionKeyError("no key reads it")
+
+
+@responses.activate
+def test_prepare__needs_the_secret_before_anything_is_at_stake() -> None:
+    """R31: what can fail by itself fails here, and nothing has left."""
+    with pytest.raises(EncryptionKeyError):
+        source.prepare(FakeAccount(secret=Unreadable()), forced=False)  # type: ignore[arg-type]  # stands for a field's
+    assert len(responses.calls) == 0
+
+
+@responses.activate
+def test_prepare__needs_settings_before_anything_is_at_stake(settings: Any) -> None:
+    settings.WECHAT_TOKEN = {"API_BASE_URL": "http://api.example"}
+    with pytest.raises(ConfigurationError, match="API_BASE_URL"):
+        source.prepare(STABLE, forced=False)
+    assert len(responses.calls) == 0
+
+
+@responses.activate
+def test_prepare__sends_nothing_by_itself() -> None:
+    source.prepare(STABLE, forced=False)
+    assert len(responses.calls) == 0
 
 
 # -- answers -----------------------------------------------------------------------------------------------

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import datetime as dt
 import json
+from contextlib import suppress
 
 import pytest
+from django.db.models import F
 
-from tests.conftest import APPID, SECRET, row
-from wechat_token import get_access_token
+from tests.conftest import APPID, SECRET, START, row
+from wechat_token import get_access_token, refresh_access_token
+from wechat_token.diagnosis import overview
+from wechat_token.exceptions import RefreshRateLimited
 from wechat_token.models import Account, Token
-from wechat_token.operations import overview
 
 
 def printed(time):
@@ -44,7 +47,7 @@ def test_table__failure_with_what_to_do(account, weixin, time):
     assert "no usable token" in shown
 
 
-def test_table__rival(account, time):
+def test_table__another_system(account, time):
     Token.objects.update(foreign_refreshes=2, foreign_at=time.now())
     assert "renewed this account's token, 2 times so far" in printed(time)
 
@@ -77,7 +80,9 @@ def test_lines__a_new_account_is_given_time(account, time):
         ({}, "good", False),
         ({"failures": 1, "error_class": "transient"}, "retrying", False),
         ({"failures": 1, "error_class": "human"}, "attention", True),
-        ({"failures": 1, "error_class": "transient", "rejected_version": 1}, "dead", True),
+        ({"failures": 1, "error_class": "transient", "rejected_version": F("version")}, "dead", True),
+        ({"issued_for": "wxbefore00000000"}, "dead", True),
+        ({"complaints_refused_at": START}, "good", False),
         ({"due_at": dt.datetime(2026, 3, 1, tzinfo=dt.UTC)}, "overdue", True),
     ],
 )
@@ -117,7 +122,7 @@ def test_as_json__keys_and_values(account, time):
                 "expires_at": "2026-03-02T06:00:00+00:00",
                 "issued_at": "2026-03-02T04:00:00+00:00",
                 "due_at": token.due_at.isoformat(timespec="seconds"),
-                "version": 1,
+                "version": token.version,
                 "failures": 0,
                 "failed_at": None,
                 "error_class": "",
@@ -128,11 +133,25 @@ def test_as_json__keys_and_values(account, time):
                 "action": "",
                 "foreign_refreshes": 0,
                 "foreign_at": None,
+                "complaints_refused": False,
                 "calls_today": {"stable": 1},
             }
         ],
     }
     assert json.loads(json.dumps(report)) == report
+
+
+def test_complaints_refused__are_said_for_ten_minutes(account, time):
+    token = get_access_token()
+    for _ in range(12):
+        with suppress(RefreshRateLimited):
+            refresh_access_token(stale_token=token, client="till")
+        time.pass_(3)
+    assert "Complaints about this token are refused" in printed(time)
+    (entry,) = overview.as_json(overview.lines(time.now()), time.now())["accounts"]
+    assert (entry["complaints_refused"], entry["state"]) == (True, "good")
+    time.pass_(600)
+    assert "Complaints" not in printed(time)
 
 
 def test_as_json__garbled_usage_is_no_obstacle(account, time):

@@ -1,4 +1,4 @@
-"""Secrets that do not show themselves, and foreign text that is made harmless."""
+"""Secrets that do not show themselves, and WeChat's texts made harmless."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def test_secret__empty_is_false_and_says_so():
     assert (str(Secret("x")), repr(Secret("x"))) == (MASK, f"<Secret {MASK}>")
 
 
-# -- foreign text
+# -- WeChat's texts
 
 ERRMSG = "invalid credential, access_token is not latest, hints: [ req_id: O.3GDwNCE-8qYqUa ] rid: 65f0-1a"
 

@@ -5,20 +5,16 @@ from __future__ import annotations
 import pytest
 from django.db import OperationalError
 
-from tests.conftest import APPID, row
-from wechat_token import clock, get_access_token, refresh, rows, shelf, signals
+from tests.conftest import APPID, SECRET, renew, row
+from wechat_token import get_access_token, signals
+from wechat_token.engine import rows, served
+from wechat_token.engine.refresh import Status
+from wechat_token.engine.schedule import Reason, seconds
 from wechat_token.exceptions import ErrorClass, TokenUnavailable
 from wechat_token.models import Account, RefreshLog, Token
-from wechat_token.platforms import official_account
+from wechat_token.platforms import transport
 from wechat_token.redaction import Secret
-from wechat_token.refresh import Status
-from wechat_token.refresh import refresh as run_refresh
 from wechat_token.sandbox import Fault
-from wechat_token.schedule import Reason, seconds
-
-
-def renew(account: Account, reason: Reason = Reason.SCHEDULE) -> refresh.Outcome:
-    return run_refresh(row(account).pk, reason=reason)
 
 
 def make_due(account: Account, time) -> None:
@@ -155,24 +151,34 @@ def test_refresh__a_request_still_on_its_way_is_allowed_for(classic, weixin, tim
 # -- fencing (R2)
 
 
+def after_the_answer(monkeypatch, path, meanwhile, forced=None):
+    """Do ``meanwhile`` when WeChat has answered this request, and before anybody has read the answer."""
+    call = transport.call
+
+    def slow(method, asked, **options):
+        answer = call(method, asked, **options)
+        if asked == path and forced in (None, (options.get("json") or {}).get("force_refresh")):
+            monkeypatch.setattr(transport, "call", call)
+            meanwhile()
+        return answer
+
+    monkeypatch.setattr(transport, "call", slow)
+
+
 def test_refresh__a_late_answer_never_overwrites_a_newer_token(classic, weixin, time, monkeypatch):
     get_access_token(APPID)
     make_due(classic, time)
-    fetch = official_account.OfficialAccountAccessToken.fetch
+    before = row(classic).version
 
-    def paused(self, account, *, forced):
-        issued = fetch(self, account, forced=forced)
-        monkeypatch.undo()
-        monkeypatch.setattr(clock, "now", time.now)
-        monkeypatch.setattr(clock, "monotonic", time.monotonic)
+    def meanwhile():
         time.pass_(60)  # longer than the lease
         assert renew(classic).status is Status.RENEWED
-        return issued
 
-    monkeypatch.setattr(official_account.OfficialAccountAccessToken, "fetch", paused)
+    after_the_answer(monkeypatch, "/cgi-bin/token", meanwhile)
     assert renew(classic).status is Status.SUPERSEDED
     after = row(classic)
-    assert after.version == 2
+    assert after.version > before
+    assert weixin.issued(APPID) == 3
     assert weixin.is_valid(after.value.reveal())
     assert after.unanswered_since is not None  # which of the two reached WeChat last is unknown
     assert after.due_at - time.now() <= seconds(25)
@@ -180,16 +186,16 @@ def test_refresh__a_late_answer_never_overwrites_a_newer_token(classic, weixin, 
 
 def stand_still_after_the_claim(monkeypatch, time, meanwhile=lambda: None):
     """As a process does that is stopped, or whose machine is suspended, between its intent and its request."""
-    persist = rows.persist
+    claim = rows.claim
 
-    def slow(step, *, patience):
-        done = persist(step, patience=patience)
-        monkeypatch.setattr(rows, "persist", persist)
+    def slow(changes):
+        done = claim(changes)
+        monkeypatch.setattr(rows, "claim", claim)
         time.pass_(60)
         meanwhile()
         return done
 
-    monkeypatch.setattr(rows, "persist", slow)
+    monkeypatch.setattr(rows, "claim", slow)
 
 
 def test_refresh__held_up_after_the_claim_sends_nothing(classic, weixin, time, monkeypatch):
@@ -210,7 +216,7 @@ def test_refresh__held_up_and_overtaken_asks_for_no_repair(classic, weixin, time
     stand_still_after_the_claim(monkeypatch, time, meanwhile=lambda: renew(classic))
     assert renew(classic).status is Status.SUPERSEDED
     after = row(classic)
-    assert (after.version, after.lost_at, weixin.issued(APPID)) == (2, None, 2)
+    assert (after.lost_at, weixin.issued(APPID)) == (None, 2)
     assert weixin.is_valid(after.value.reveal())
 
 
@@ -219,36 +225,44 @@ def test_refresh__overtaken_forced_refresh_asks_for_a_repair(account, weixin, ti
     token = get_access_token(APPID)
     time.pass_(600)
     weixin.kill_token(APPID, stuck=True)
-    fetch = official_account.OfficialAccountAccessToken.fetch
 
-    def paused(self, account, *, forced):
-        issued = fetch(self, account, forced=forced)
-        if forced:
-            monkeypatch.undo()
-            monkeypatch.setattr(clock, "now", time.now)
-            monkeypatch.setattr(clock, "monotonic", time.monotonic)
-            time.pass_(60)
-            assert renew(account).status is Status.RENEWED
-        return issued
+    def meanwhile():
+        time.pass_(60)
+        assert renew(account).status is Status.RENEWED
 
-    monkeypatch.setattr(official_account.OfficialAccountAccessToken, "fetch", paused)
-    token_id = row(account).pk
-    outcome = run_refresh(token_id, reason=Reason.COMPLAINT, stale=Secret(token))
+    after_the_answer(monkeypatch, "/cgi-bin/stable_token", meanwhile, forced=True)
+    outcome = renew(account, Reason.COMPLAINT, stale=Secret(token))
     assert outcome.status is Status.SUPERSEDED
     assert row(account).due_at - time.now() <= seconds(25)
 
 
-def test_refresh__edited_account_fences_off_the_old_credentials(account, weixin, monkeypatch):
-    fetch = official_account.OfficialAccountAccessToken.fetch
+def test_refresh__of_an_account_edited_meanwhile_is_due_again(account, weixin, monkeypatch):
+    """R10: what the old credentials brought serves until the new ones have brought something."""
 
-    def edited_meanwhile(self, account, *, forced):
-        issued = fetch(self, account, forced=forced)
-        Account.objects.get(appid=APPID).save()
-        return issued
+    def edit():
+        edited = Account.objects.get(appid=APPID)
+        edited.endpoint = "classic"
+        edited.save()
 
-    monkeypatch.setattr(official_account.OfficialAccountAccessToken, "fetch", edited_meanwhile)
-    assert renew(account).status is Status.SUPERSEDED
-    assert row(account).version == 0
+    after_the_answer(monkeypatch, "/cgi-bin/stable_token", edit)
+    assert renew(account).status is Status.RENEWED
+    assert renew(account).status is Status.RENEWED
+    assert weixin.calls_to(APPID, "classic") == 1
+    assert renew(account).status is Status.CURRENT
+
+
+def test_refresh__answer_for_another_appid_is_not_served(account, weixin, monkeypatch):
+    weixin.add_account("wxother00000000", SECRET)
+
+    def rename():
+        edited = Account.objects.get(appid=APPID)
+        edited.appid = "wxother00000000"
+        edited.save()
+
+    after_the_answer(monkeypatch, "/cgi-bin/stable_token", rename)
+    theirs = renew(account).token.value.reveal()
+    assert get_access_token("wxother00000000") != theirs
+    assert weixin.issued("wxother00000000") == 1
 
 
 # -- quotas (R16)
@@ -259,6 +273,12 @@ def test_refresh__own_guard_stops_before_wechats_limit(classic, weixin, time):
     classic.save()
     for _ in range(30):
         renew(classic, Reason.COMMAND)
+        time.pass_(5)
+    assert weixin.calls_to(APPID, "classic") == 9  # by hand: renewals have a reserve (R33)
+    assert row(classic).error_class == ""
+    for _ in range(30):
+        Token.objects.filter(failures=0).update(due_at=time.now())
+        renew(classic)
         time.pass_(5)
     assert weixin.calls_to(APPID, "classic") == 19
     assert row(classic).error_class == ErrorClass.QUOTA
@@ -275,11 +295,11 @@ def test_refresh__double_click_is_one_call(account, weixin, time):
 
 
 def test_refresh__same_stable_token_is_no_error(account, weixin, time):
-    token = get_access_token(APPID)
+    token, before = get_access_token(APPID), row(account).version
     time.pass_(1000)
     assert renew(account, Reason.ADMIN).status is Status.UNCHANGED
     after = row(account)
-    assert (after.version, after.value.reveal(), after.failures) == (1, token, 0)
+    assert (after.version, after.value.reveal(), after.failures) == (before, token, 0)
     assert after.expires_at - time.now() == seconds(6200)
 
 
@@ -305,15 +325,15 @@ def test_refresh__store_survives_a_database_that_fails_for_a_moment(transactiona
     account = Account.objects.create(appid=APPID, secret="s", endpoint="classic")
     write, failed = rows.write, []
 
-    def failing(token, fields, *, owner=""):
+    def failing(token, fields, owner=""):
         if owner and len(failed) < 3:
             failed.append(1)
             raise OperationalError("the server was restarted")
-        return write(token, fields, owner=owner)
+        return write(token, fields, owner)
 
     monkeypatch.setattr(rows, "write", failing)
     assert renew(account).status is Status.RENEWED
-    assert row(account).version == 1
+    assert row(account).version
     assert weixin.issued(APPID) == 1
 
 
@@ -323,15 +343,15 @@ def test_refresh__database_gone_at_the_store_serves_from_memory(transactional_db
     account = Account.objects.create(appid=APPID, secret="s", endpoint="classic")
     write = rows.write
 
-    def failing(token, fields, *, owner=""):
+    def failing(token, fields, owner=""):
         if owner:
             raise OperationalError("gone")
-        return write(token, fields, owner=owner)
+        return write(token, fields, owner)
 
     monkeypatch.setattr(rows, "write", failing)
     outcome = renew(account)
     assert outcome.status is Status.RENEWED
-    assert weixin.is_valid(shelf.recall((APPID, "access_token")).value)
+    assert weixin.is_valid(served.recall((APPID, "access_token")).value)
     assert row(account).unanswered_since is not None  # brings the repair
     assert "could not be stored" in caplog.text
 

@@ -2,7 +2,8 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable, Iterator
+import threading
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from time import sleep
 from typing import Any
@@ -10,18 +11,10 @@ from typing import Any
 import pytest
 import requests
 import responses
-from django.core.cache.backends.locmem import LocMemCache
 
-from wechat_token import (
-    WeChatSession,
-    batch,
-    get_access_token,
-    refresh,
-    refresh_access_token,
-    remote,
-    shelf,
-)
+from wechat_token import WeChatSession, get_access_token, process, refresh_access_token
 from wechat_token.conf import get_settings
+from wechat_token.engine import Reason, clear_memory, drain, refresh_now
 from wechat_token.exceptions import (
     AccountAmbiguous,
     AccountNotFound,
@@ -32,9 +25,9 @@ from wechat_token.exceptions import (
     TokenUnavailable,
 )
 from wechat_token.models import Account
-from wechat_token.schedule import Reason
 
 from .conftest import APPID, Time, row
+from .ground.caches import SETTING, SharedCache
 from .leaks import visible
 from .live.site import live_site
 from .sdks.server import serve
@@ -55,13 +48,9 @@ def refusal(code: str, **details: Any) -> dict[str, Any]:
 
 
 @pytest.fixture(autouse=True)
-def site(settings: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def site(settings: Any) -> None:
     """A remote site. Without the ``db`` fixture, touching the database is an error."""
     settings.WECHAT_TOKEN = {"REMOTE_URL": f"{CENTRE}/", "REMOTE_KEY": f"{KEY}\n"}
-    remote.forget()
-    monkeypatch.setattr("wechat_token.background.run", lambda name, work: work())
-    yield
-    remote.forget()
 
 
 @pytest.fixture
@@ -87,18 +76,27 @@ def test_read__is_answered_from_memory_for_thirty_seconds(time: Time, centre: re
     assert len(centre.calls) == 1
 
 
-def test_read__looks_again_in_the_background(
-    time: Time, centre: responses.RequestsMock, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.mark.usefixtures("own_connections")
+def test_read__looks_again_in_the_background(time: Time, centre: responses.RequestsMock) -> None:
+    """R4: whoever has a usable token does not wait for the server."""
+    may_answer = threading.Event()
+
+    def slow(request: requests.PreparedRequest) -> tuple[int, dict[str, str], str]:
+        assert may_answer.wait(10)
+        return 200, {}, json.dumps(answer(NEW))
+
     centre.get(READ, json=answer())
     get_access_token(APPID)
-    later: list[Callable[[], object]] = []
-    monkeypatch.setattr("wechat_token.background.run", lambda name, work: later.append(work))
-    centre.replace("GET", READ, json=answer(NEW))
+    centre.remove("GET", READ)
+    centre.add_callback("GET", READ, slow)
     time.pass_(31)
     assert get_access_token(APPID) == OLD
-    later[0]()
-    assert get_access_token(APPID) == NEW
+    may_answer.set()
+    for _ in range(200):
+        if get_access_token(APPID) == NEW:
+            return
+        sleep(0.02)
+    pytest.fail("nobody looked again")
 
 
 def test_read__token_in_hand_serves_while_the_centre_is_down_until_it_is_dead(
@@ -115,34 +113,36 @@ def test_read__token_in_hand_serves_while_the_centre_is_down_until_it_is_dead(
         get_access_token(APPID)
 
 
-def test_read__of_a_second_process_comes_from_the_shared_cache(
-    time: Time, centre: responses.RequestsMock, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    cache = LocMemCache("test_remote", {})
-    monkeypatch.setattr(shelf, "_shared_cache", lambda: cache)
+@pytest.fixture
+def shared_cache(settings: Any) -> Iterator[None]:
+    settings.CACHES = SETTING
+    yield
+    SharedCache.clear_all()
+
+
+@pytest.mark.usefixtures("shared_cache")
+def test_read__of_a_second_process_comes_from_the_shared_cache(time: Time, centre: responses.RequestsMock) -> None:
     centre.get(READ, json=answer())
     get_access_token(APPID)
-    shelf.clear_memory()
+    clear_memory()
     assert get_access_token(APPID) == OLD
     assert len(centre.calls) == 1
 
 
-def test_read__older_answer_in_the_shared_cache_is_not_taken(
-    time: Time, centre: responses.RequestsMock, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    cache = LocMemCache("test_remote_older", {})
-    monkeypatch.setattr(shelf, "_shared_cache", lambda: cache)
+@pytest.mark.usefixtures("shared_cache")
+def test_read__older_answer_in_the_shared_cache_is_not_taken(time: Time, centre: responses.RequestsMock) -> None:
     centre.get(READ, json=answer())
     get_access_token(APPID)
-    late = cache.get(f"wechat_token:{APPID}:access_token")
+    late = dict(SharedCache.stored)
     time.pass_(2)
     centre.post(COMPLAIN, json=answer(NEW, refreshed=True))
     refresh_access_token(APPID, stale_token=OLD)
-    cache.set(f"wechat_token:{APPID}:access_token", late)  # by a process whose read was slow
+    SharedCache.stored.update(late)  # by a process whose read was slow
     time.pass_(2)
     assert get_access_token(APPID) == NEW
 
 
+@pytest.mark.usefixtures("own_connections")
 def test_read__of_many_threads_is_one_request(centre: responses.RequestsMock) -> None:
     def slow(request: requests.PreparedRequest) -> tuple[int, dict[str, str], str]:
         sleep(0.2)
@@ -343,6 +343,18 @@ def test_complaint__about_a_live_token_returns_it(time: Time, centre: responses.
     assert len(centre.calls) == 2  # the centre knows better than we for how long that holds
 
 
+@pytest.mark.usefixtures("own_connections")
+def test_complaint__of_many_threads_is_one_request(centre: responses.RequestsMock) -> None:
+    def slow(request: requests.PreparedRequest) -> tuple[int, dict[str, str], str]:
+        sleep(0.2)
+        return 200, {}, json.dumps(answer(NEW, refreshed=True))
+
+    centre.add_callback("POST", COMPLAIN, slow)
+    with ThreadPoolExecutor(20) as pool:
+        assert set(pool.map(lambda _: refresh_access_token(APPID, stale_token=OLD), range(20))) == {NEW}
+    assert len(centre.calls) == 1
+
+
 def test_complaint__lost_is_repeated(time: Time, centre: responses.RequestsMock) -> None:
     centre.post(COMPLAIN, body=requests.ReadTimeout())
     centre.post(COMPLAIN, json=answer(NEW, refreshed=True))
@@ -407,9 +419,9 @@ def test_engine__renews_no_account_of_a_copied_database(
 ) -> None:
     account = Account.objects.create(appid=APPID, secret="canary-secret", name="copied from production")
     assert row(account).due_at is not None
-    assert batch.refresh_due() == {}
+    assert drain() == {}
     with pytest.raises(ConfigurationError, match="REMOTE_URL"):
-        refresh.refresh(row(account).pk, reason=Reason.ADMIN)
+        refresh_now((APPID, "access_token"), Reason.ADMIN)
     assert len(centre.calls) == 0
 
 
@@ -440,11 +452,12 @@ def test_secrecy__errors_and_logs_show_neither_key_nor_token(
 # -- with the real server ------------------------------------------------------------------------------------
 
 
+@pytest.mark.proof
 def test_remote__reads_and_complains_at_the_real_service(settings: Any) -> None:
     with live_site() as site:
         site.add_account(APPID, "classic")
         key = site.shell(
-            "from wechat_token.clients.keys import make_key;"
+            "from wechat_token.client_keys.keys import make_key;"
             "print(make_key('dev', all_accounts=True, may_refresh=True)[1].reveal())"
         ).strip()
         settings.WECHAT_TOKEN = {"REMOTE_URL": serve(site), "REMOTE_KEY": key}
@@ -462,7 +475,6 @@ def test_remote__reads_and_complains_at_the_real_service(settings: Any) -> None:
             get_access_token("wx-unknown")
 
         settings.WECHAT_TOKEN = {**settings.WECHAT_TOKEN, "REMOTE_KEY": key[:-1] + "#"}
-        remote.forget()
-        shelf.clear_memory()
+        process.forget()
         with pytest.raises(CentreUnavailable, match="refuses REMOTE_KEY"):
             get_access_token(APPID)

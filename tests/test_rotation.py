@@ -5,12 +5,13 @@ from __future__ import annotations
 import pytest
 from cryptography.fernet import Fernet
 
-from wechat_token import encryption, refresh
+from tests.conftest import renew
+from wechat_token import encryption
+from wechat_token.diagnosis import rotation
+from wechat_token.diagnosis.rotation import Tally
+from wechat_token.engine import Reason, Status
 from wechat_token.models import Account, Token
-from wechat_token.operations import rotation
-from wechat_token.operations.rotation import Tally
-from wechat_token.platforms.official_account import OfficialAccountAccessToken as Source
-from wechat_token.schedule import Reason
+from wechat_token.platforms import transport
 
 OLD_KEY, NEW_KEY = (Fernet.generate_key().decode() for _ in range(2))
 
@@ -128,9 +129,9 @@ def test_rotate__a_row_deleted_meanwhile_is_no_failure(old_rows, monkeypatch):
 def test_rotate__a_token_renewed_meanwhile_wins(old_rows, weixin, monkeypatch):
     Account.objects.exclude(appid="wx0000").delete()
     weixin.add_account("wx0000", "secret-0")
-    token = Token.objects.get()
+    account = Account.objects.get()
     Account.objects.update(secret="secret-0")  # with the new key: the token is the next row to rewrite
-    between_reading_and_writing(monkeypatch, lambda: refresh.refresh(token.pk, reason=Reason.COMMAND))
+    between_reading_and_writing(monkeypatch, lambda: renew(account, Reason.COMMAND))
     assert rotate() == Tally(current=2, older=0)
     assert weixin.is_valid(Token.objects.get().value.reveal())
 
@@ -139,15 +140,13 @@ def test_rotate__a_refresh_under_way_stores_its_result(old_rows, weixin, monkeyp
     """The other way round: the rotation writes while a refresh waits for WeChat."""
     Account.objects.exclude(appid="wx0000").delete()
     weixin.add_account("wx0000", "secret-0")
-    token = Token.objects.get()
-    fetch = Source.fetch
+    call = transport.call
 
-    def fetch_slowly(self, account, *, forced):
+    def call_slowly(*args, **kwargs):
         rotate()
-        return fetch(self, account, forced=forced)
+        return call(*args, **kwargs)
 
-    monkeypatch.setattr(Source, "fetch", fetch_slowly)
-    outcome = refresh.refresh(token.pk, reason=Reason.COMMAND)
-    assert outcome.status is refresh.Status.RENEWED
+    monkeypatch.setattr(transport, "call", call_slowly)
+    assert renew(Account.objects.get(), Reason.COMMAND).status is Status.RENEWED
     assert weixin.is_valid(Token.objects.get().value.reveal())
     assert rotation.survey() == Tally(current=2, older=0)

@@ -151,8 +151,11 @@ def test_plugin__gives_a_fixture_without_django(tmp_path):
         "    assert len(fake_wechat.calls) == 1\n"
         "    assert 'django.conf' not in sys.modules\n"
     )
-    command = [sys.executable, "-m", "pytest", "-q", "-W", "error", "-p", "no:django", str(tmp_path)]
-    environment = os.environ | {"PYTHONPATH": str(Path(wechat_token.__file__).parents[1])}
+    command = [sys.executable, "-m", "pytest", "-q", "-W", "error", str(tmp_path)]
+    environment = os.environ | {
+        "PYTHONPATH": str(Path(wechat_token.__file__).parents[1]),
+        "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1",  # pytest-django would bring Django
+    }
     run = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
 
     assert "1 passed" in run.stdout, run.stdout + run.stderr

@@ -1,4 +1,4 @@
-"""The fake WeChat's own rules, on a manual clock: it promises what ``wechat-api`` says WeChat promises."""
+"""The fake WeChat's own rules, on a manual clock: it promises what docs/design.md says WeChat promises."""
 
 import json
 import subprocess

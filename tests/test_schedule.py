@@ -6,6 +6,7 @@ Examples one can read, and properties that hold for any row, time and chance.
 from __future__ import annotations
 
 import datetime as dt
+from functools import partial
 from itertools import pairwise
 
 import pytest
@@ -13,24 +14,27 @@ from hypothesis import assume
 from hypothesis import strategies as st
 
 from tests.schedule_rows import (
+    EDITION,
     LEASE,
     LIMIT,
     NOW,
     OVERLAP,
     ago,
     ahead,
+    clients,
     for_any,
     good,
     maybe_moments,
     moments,
     reasons,
     rows,
+    shop,
     written,
 )
-from wechat_token import schedule
+from wechat_token.engine import schedule
+from wechat_token.engine.schedule import Action, Reason, seconds
 from wechat_token.models import Token
 from wechat_token.platforms import ForcedRefreshRule
-from wechat_token.schedule import Action, Reason, seconds
 
 GRACE = 15.0
 RULE = ForcedRefreshRule(per_day=20, min_gap=30.0)
@@ -55,6 +59,7 @@ def decide(token: Token, now: dt.datetime = NOW, reason: Reason = Reason.SCHEDUL
         ({"rejected_version": 4}, ahead(3600)),
         ({"unanswered_since": ago(100)}, ahead(200)),
         ({"unanswered_since": NOW, "expires_at": ahead(60)}, ahead(60)),
+        ({"issued_for": "wxanother"}, None),  # another account's, whose AppID this one had before
     ],
 )
 def test_usable_until__examples(fields, end):
@@ -107,6 +112,19 @@ def test_callers_turn__not_before_it_is_due_and_well_before_the_end(due, end, gr
         assert turn - due <= (end - due) / 4 + dt.timedelta(microseconds=1)
 
 
+def test_is_outdated__once_the_account_was_edited():
+    assert not schedule.is_outdated(good())
+    assert schedule.is_outdated(good(account=shop(edition=EDITION + 1)))
+
+
+def test_planned_at__of_an_outdated_token_is_when_its_account_was_edited_at_the_latest():
+    edited = shop(edition=int(ago(60).timestamp() * 1000))
+    assert schedule.planned_at(good()) == ahead(2520)
+    assert schedule.planned_at(good(account=edited)) == ago(60)
+    assert schedule.planned_at(good(account=edited, due_at=ago(90))) == ago(90)
+    assert schedule.planned_at(good(account=edited, due_at=None)) == ago(60)
+
+
 @pytest.mark.parametrize(
     ("until", "live"), [(None, False), (-1, False), (0, False), (1, True), (15, True), (30, True), (31, False)]
 )
@@ -147,6 +165,51 @@ def test_decide__a_failure_sets_the_pace_even_without_a_token():
 def test_decide__a_backoff_longer_than_any_is_a_leftover():
     token = good(version=0, failures=1, due_at=NOW + dt.timedelta(days=400))
     assert decide(token, reason=Reason.CALLER).action is Action.FETCH
+
+
+@pytest.mark.parametrize("reason", [Reason.SCHEDULE, Reason.CALLER, Reason.ADMIN, Reason.COMMAND])
+def test_decide__an_edited_account_is_due_whatever_was_planned(reason):
+    """R10: the streak and the plan were of other credentials."""
+    edited = good(edition=EDITION - 1, failures=3, due_at=ahead(900), sent_at=ago(1))
+    assert decide(edited, reason=reason).action is Action.FETCH
+
+
+def test_decide__an_edit_does_not_go_before_who_is_at_it():
+    edited = good(edition=EDITION - 1, lease_owner="somebody", lease_until=ahead(10))
+    assert decide(edited).action is Action.BUSY
+
+
+def test_spared_until__true_complaints_share_the_reserve_with_the_rest_of_the_day():
+    """R33: another system that ends our tokens again and again does not leave us without any."""
+    day = {"day": schedule.beijing_day(NOW)}
+    ask = partial(schedule.spared_until, now=NOW, endpoint="classic", daily_limit=2000)
+    assert ask(good(usage={**day, "classic": 1699})) is None
+    midnight = schedule.next_beijing_midnight(NOW)
+    first, later = ask(good(usage={**day, "classic": 1700})), ask(good(usage={**day, "classic": 1890}))
+    assert NOW < first < later < midnight
+    assert ask(good(usage={**day, "classic": 1900})) == midnight
+
+
+@pytest.mark.parametrize("reason", [Reason.ADMIN, Reason.COMMAND])
+def test_decide__hands_leave_a_reserve_for_the_schedule(reason):
+    """R33: a tenth of the day's calls, whoever else uses up the rest."""
+    token = good(due_at=NOW, usage={"day": schedule.beijing_day(NOW), "classic": 1700})
+    assert decide(token, reason=reason).action is Action.LIMITED
+    assert decide(token, reason=Reason.SCHEDULE).action is Action.FETCH
+    assert decide(token, reason=Reason.CALLER).action is Action.FETCH
+
+
+@for_any(st.integers(1, 500_000), reasons)
+def test_calls_allowed__below_wechats_limit_and_above_nothing(limit, reason):
+    allowed = schedule.calls_allowed(limit, reason)
+    assert allowed <= schedule.calls_allowed(limit, Reason.SCHEDULE) <= limit * schedule.GUARD_SHARE
+    assert allowed >= 1 or limit < 3
+
+
+@for_any(st.integers(60, 500_000))
+def test_calls_allowed__the_reserve_is_a_tenth_and_thirty_at_least(limit):
+    reserve = schedule.calls_allowed(limit, Reason.SCHEDULE) - schedule.calls_allowed(limit, Reason.COMPLAINT)
+    assert reserve >= max(limit // 10, 30)
 
 
 @pytest.mark.parametrize(("used", "action"), [(1899, Action.FETCH), (1900, Action.LIMITED), (5000, Action.LIMITED)])
@@ -250,18 +313,43 @@ def test_forced_refresh_allowed_at__twenty_a_day_and_thirty_seconds_apart(waits)
 # -- complaints
 
 
+def charged(left: float, since: dt.datetime, **others: list[float]) -> Token:
+    """A row on which the client "till" has an allowance of ``left`` since then."""
+    return good(complaints={"till": [left, since.timestamp()], **others})
+
+
 def test_complaint_allowance__a_burst_at_first():
-    assert schedule.complaint_allowance(good(), NOW) == schedule.COMPLAINT_BURST
+    assert schedule.complaint_allowance(good(), "till", NOW) == schedule.COMPLAINT_BURST
 
 
 def test_complaint_allowance__refills_one_in_twenty_minutes():
-    token = good(complaint_allowance=0.0, complained_at=ago(1200))
-    assert schedule.complaint_allowance(token, NOW) == pytest.approx(1)
-    assert schedule.next_complaint_at(token, NOW) == NOW
+    token = charged(0.0, ago(1200))
+    assert schedule.complaint_allowance(token, "till", NOW) == pytest.approx(1)
+    assert schedule.next_complaint_at(token, "till", NOW) == NOW
 
 
 def test_complaint_allowance__a_clock_set_back_takes_nothing_away():
-    assert schedule.complaint_allowance(good(complaint_allowance=3.0, complained_at=ahead(900)), NOW) == 3
+    assert schedule.complaint_allowance(charged(3.0, ahead(900)), "till", NOW) == 3
+
+
+def test_complaint_allowance__is_each_clients_own():
+    """R33: who complains falsely costs only itself."""
+    assert schedule.complaint_allowance(charged(0.0, NOW), "app", NOW) == schedule.COMPLAINT_BURST
+
+
+def test_accepted__charges_the_client_that_was_wrong_and_nobody_else():
+    token = charged(5.0, NOW, app=[4.0, NOW.timestamp()])
+    written(token, schedule.accepted(token, "till", NOW))
+    assert schedule.complaint_allowance(token, "till", NOW) == 4
+    assert schedule.complaint_allowance(token, "app", NOW) == 4
+
+
+@for_any(rows, moments)
+def test_accepted__remembers_few_clients_the_latest_among_them(token, now):
+    for number in range(2 * schedule.CLIENTS_REMEMBERED):
+        written(token, schedule.accepted(token, f"client {number}", now + seconds(number)))
+    assert len(token.complaints) == schedule.CLIENTS_REMEMBERED
+    assert f"client {2 * schedule.CLIENTS_REMEMBERED - 1}" in token.complaints
 
 
 @for_any(st.lists(st.floats(0, 3000), max_size=200))
@@ -269,27 +357,55 @@ def test_complaint_allowance__a_day_costs_the_burst_and_the_refill(waits):
     token, now, probes = good(), NOW, 0
     for wait in waits:
         now += seconds(wait)
-        if schedule.complaint_allowance(token, now) >= 1:
-            written(token, schedule.complaint_spent(token, now))
+        if schedule.complaint_allowance(token, "till", now) >= 1:
+            written(token, schedule.accepted(token, "till", now))
             probes += 1
-    assert probes <= schedule.COMPLAINT_BURST + (now - NOW).total_seconds() * schedule.COMPLAINT_REFILL + 1e-6
+    # What has been refilled but for half a complaint is forgiven with its client.
+    most = schedule.COMPLAINT_BURST + (now - NOW).total_seconds() * schedule.COMPLAINT_REFILL
+    assert probes <= most + 1e-6
+
+
+@for_any(rows, clients, moments)
+def test_next_complaint_at__is_when_the_allowance_is_there(token, client, now):
+    charge = token.complaints.get(client) if isinstance(token.complaints, dict) else None
+    if isinstance(charge, list) and len(charge) == 2 and charge[0] is not None:
+        now = max(now, dt.datetime.fromtimestamp(charge[1], dt.UTC))
+    at = schedule.next_complaint_at(token, client, now)
+    assert at >= now
+    assert schedule.complaint_allowance(token, client, at + seconds(1)) >= 1
+
+
+@pytest.mark.parametrize(("since", "answers"), [(0, True), (1.9, True), (2, False), (-9, False)])
+def test_is_judged__for_two_seconds_after_wechat_accepted_it(since, answers):
+    token = written(good(), schedule.accepted(good(), "till", ago(since)))
+    assert schedule.is_judged(token, NOW) is answers
+
+
+@pytest.mark.parametrize(("since", "answers"), [(0, True), (4.9, True), (5, False)])
+def test_is_judged__for_five_seconds_after_wechat_did_not_tell(since, answers):
+    assert schedule.is_judged(written(good(), schedule.undecided(ago(since))), NOW) is answers
+
+
+def test_is_judged__not_once_it_was_refused():
+    token = written(good(), schedule.accepted(good(), "till", NOW))
+    assert not schedule.is_judged(written(token, {"rejected_version": 5}), NOW)
+    token = written(good(), schedule.accepted(good(), "till", NOW))
+    assert not schedule.is_judged(written(token, schedule.rejected(token, NOW)), NOW)
 
 
 @for_any(rows, moments)
-def test_next_complaint_at__is_when_the_allowance_is_there(token, now):
-    now = max(now, token.complained_at or now)
-    at = schedule.next_complaint_at(token, now)
-    assert at >= now
-    assert schedule.complaint_allowance(token, at + seconds(1)) >= 1
+def test_undecided__changes_nothing_but_when_to_ask_again(token, now):
+    """R29: cannot tell is not no."""
+    assert set(schedule.undecided(now)) == {"probe_after"}
 
 
-@pytest.mark.parametrize(("since", "answers"), [(0, True), (9.9, True), (10, False), (-1, False)])
-def test_recently_accepted__for_ten_seconds(since, answers):
-    assert schedule.recently_accepted(good(accepted_at=ago(since)), NOW) is answers
-
-
-def test_recently_accepted__not_once_it_was_refused():
-    assert not schedule.recently_accepted(good(accepted_at=NOW, rejected_version=5), NOW)
+def test_refused__is_written_once_a_minute_and_news_for_ten():
+    token = written(good(), schedule.refused(good(), NOW))
+    assert schedule.refused(token, ahead(59)) == {}
+    assert schedule.refused(token, ahead(60)) == {"complaints_refused_at": ahead(60)}
+    assert schedule.refuses_complaints(token, ahead(599))
+    assert not schedule.refuses_complaints(token, ahead(600))
+    assert not schedule.refuses_complaints(good(), NOW)
 
 
 # -- claim and intent
@@ -310,6 +426,20 @@ def test_claim__of_a_crashed_holder_takes_its_request_for_lost():
 def test_claim__of_a_holder_that_sent_nothing_loses_nothing():
     token = good(lease_owner="dead", lease_until=ago(1))
     assert "lost_at" not in schedule.claim(token, NOW, owner="me", lease=LEASE)
+
+
+def test_intent__clears_the_streak_of_an_edited_account():
+    """R10: the failures were of other credentials; the token in hand stays."""
+    token = good(edition=EDITION - 1, failures=7, error_class="human", errcode=40125, alerted_at=ago(9))
+    written(token, schedule.claim(token, NOW, owner="me", lease=LEASE))
+    assert schedule.is_outdated(token)  # a complaint's claim only probes: the edit is not dealt with yet
+    written(token, schedule.intent(token, NOW, lease=LEASE, endpoint="stable", displaces=False, forced=False))
+    assert (token.failures, token.error_class, token.errcode, token.alerted_at) == (0, "", None, None)
+    assert (token.edition, token.version) == (EDITION, 5)
+
+
+def test_claim__keeps_the_streak_of_an_account_nobody_edited():
+    assert "failures" not in schedule.claim(good(failures=7), NOW, owner="me", lease=LEASE)
 
 
 @for_any(rows, st.booleans(), st.booleans())

@@ -13,12 +13,13 @@ import pytest
 import requests
 import responses
 
-from wechat_token import WeChatSession, http_adapter, session
+from wechat_token import WeChatSession, session
+from wechat_token.engine import Key
 from wechat_token.exceptions import HostNotAllowed, TokenUnavailable, TransportError
 from wechat_token.models import Account
+from wechat_token.platforms import http_adapter
 from wechat_token.redaction import Secret
 from wechat_token.sandbox import FakeWeChat, Fault
-from wechat_token.shelf import Key
 
 from .conftest import APPID, row
 from .leaks import visible
@@ -67,9 +68,7 @@ def wx() -> Iterator[WeChatSession]:
 
 
 @pytest.fixture
-def configure(settings: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[Peer], None]]:
-    monkeypatch.setattr(http_adapter, "_built", None)
-
+def configure(settings: Any) -> Iterator[Callable[[Peer], None]]:
     def configure(peer: Peer) -> None:
         settings.WECHAT_TOKEN = {"API_BASE_URL": peer.url}
 

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import pytest
+from django.db.models import F
 
-from tests.conftest import APPID, row
-from wechat_token import get_access_token, states
+from tests.conftest import APPID, START, row
+from wechat_token import get_access_token
+from wechat_token.diagnosis import states
+from wechat_token.diagnosis.states import State
+from wechat_token.engine.schedule import seconds
 from wechat_token.exceptions import ErrorClass
 from wechat_token.models import Token
-from wechat_token.schedule import seconds
-from wechat_token.states import State
 
 pytestmark = pytest.mark.django_db
 
@@ -54,6 +56,22 @@ def test_report__failing_with_a_usable_token(state, error_class, expected):
 
 def test_report__dead_without_a_usable_token(state):
     assert state(failures=1, error_class=ErrorClass.HUMAN) is State.DEAD
+
+
+@pytest.mark.parametrize(
+    "fields", [{"rejected_version": F("version")}, {"issued_for": "wxbefore00000000"}, {"expires_at": START}]
+)
+def test_report__dead_with_a_token_that_is_not_served(state, fields):
+    """Refused by WeChat, issued for the AppID the account had before, or past its life."""
+    get_access_token(APPID)
+    assert state(**fields) is State.DEAD
+
+
+def test_report__dead_once_a_doubted_token_has_outlived_the_overlap(classic, state, time):
+    get_access_token(APPID)
+    assert state(unanswered_since=time.now()) is State.GOOD
+    time.pass_(300)
+    assert state() is State.DEAD
 
 
 def test_report__overdue_when_nobody_renews(state, time):

@@ -5,15 +5,13 @@ from __future__ import annotations
 import datetime as dt
 
 import pytest
-from django.core.management import call_command
-from django_celery_beat.models import IntervalSchedule, PeriodicTask
+from django.db.models import F
 
 from tests.conftest import APPID, row
-from wechat_token import tasks
-from wechat_token.models import Account, RefreshLog
-from wechat_token.schedule import seconds
-
-TICK = "wechat_token.refresh_due_tokens"
+from wechat_token import clock, tasks
+from wechat_token.engine.schedule import seconds
+from wechat_token.models import Account, Host, RefreshLog, Token
+from wechat_token.sandbox.testing import fake_wechat
 
 
 def test_refresh_due_tokens__renews_what_is_due(account, weixin, time):
@@ -25,10 +23,52 @@ def test_refresh_due_tokens__renews_what_is_due(account, weixin, time):
 
 
 def test_refresh_due_tokens__nothing_due_is_one_query(account, weixin, django_assert_num_queries):
-    """R17."""
+    """R17: and this host's heartbeat, once in 30 s."""
     tasks.refresh_due_tokens()
     with django_assert_num_queries(1):
         tasks.refresh_due_tokens()
+
+
+def test_refresh_due_tokens__says_that_this_host_lives(account, time):
+    tasks.refresh_due_tokens()
+    first = Host.objects.get().seen_at
+    time.pass_(29)
+    tasks.refresh_due_tokens()
+    assert Host.objects.get().seen_at == first
+    time.pass_(2)
+    tasks.refresh_due_tokens()
+    assert Host.objects.get().seen_at == time.now()
+
+
+def test_refresh_due_tokens__one_batch_a_host_at_a_time(account, weixin, time):
+    """R35."""
+    tasks.refresh_due_tokens()
+    Host.objects.update(drain_until=time.now() + seconds(20))
+    Token.objects.update(due_at=time.now())
+    assert tasks.refresh_due_tokens() == {}
+    time.pass_(20)
+    assert tasks.refresh_due_tokens() == {"unchanged": 1}
+
+
+def test_refresh_due_tokens__finds_an_edit_nobody_heard_of(account, weixin, time):
+    """R10: the process that saved the account was killed before it could say so."""
+    tasks.refresh_due_tokens()
+    Account.objects.update(edition=F("edition") + 1)
+    time.pass_(900)
+    assert tasks.refresh_due_tokens() == {}
+    time.pass_(140)  # once an hour, at 17 minutes past
+    assert tasks.refresh_due_tokens() == {"unchanged": 1}
+
+
+def test_refresh_due_tokens__paused_site_does_nothing(account, weixin, settings):
+    settings.WECHAT_TOKEN = {**settings.WECHAT_TOKEN, "PAUSED": True}
+    assert tasks.refresh_due_tokens() == {}
+    assert not weixin.calls
+
+
+def test_refresh_token__renews_the_one_it_names(account, weixin):
+    assert tasks.refresh_token(row(account).pk) == {"renewed": 1}
+    assert tasks.refresh_token(10_000) == {}
 
 
 def test_refresh_due_tokens__one_bad_account_does_not_hold_up_others(account, weixin, time):
@@ -43,14 +83,17 @@ def test_refresh_due_tokens__leaves_inactive_accounts_alone(account, weixin):
     assert not weixin.calls
 
 
-@pytest.mark.django_db(transaction=True)
-def test_refresh_due_tokens__many_in_threads(weixin, settings):
+@pytest.mark.usefixtures("own_connections")
+def test_refresh_due_tokens__many_in_threads(settings):
     settings.WECHAT_TOKEN = {**settings.WECHAT_TOKEN, "BATCH_THREADS": 4}
-    for number in range(12):
-        weixin.add_account(f"wxmany{number:010}", "s")
-        Account.objects.create(appid=f"wxmany{number:010}", secret="s")
-    assert tasks.refresh_due_tokens() == {"renewed": 12}
-    assert {weixin.issued(f"wxmany{number:010}") for number in range(12)} == {1}
+    appids = [f"wxmany{number:010}" for number in range(12)]
+    with fake_wechat(seed=1) as fake:
+        for appid in appids:
+            fake.add_account(appid, "s")
+        Account.objects.bulk_create([Account(appid=appid, ref=appid, secret="s") for appid in appids])
+        Token.objects.bulk_create([Token(account=account, due_at=clock.now()) for account in Account.objects.all()])
+        assert tasks.refresh_due_tokens() == {"renewed": 12}
+    assert {fake.issued(appid) for appid in appids} == {1}
 
 
 def test_prune_refresh_log__by_age(account, time):
@@ -63,24 +106,6 @@ def test_prune_refresh_log__by_age(account, time):
     assert RefreshLog.objects.count() == 2
 
 
-# -- the periodic tasks
-
-
-def test_periodic_tasks__made_by_migrate(db):
-    assert PeriodicTask.objects.get(task=TICK).interval.every == 5
-    assert PeriodicTask.objects.filter(task="wechat_token.prune_refresh_log").exists()
-
-
-def test_periodic_tasks__an_operators_edit_survives_migrate(db):
-    task = PeriodicTask.objects.get(task=TICK)
-    task.interval = IntervalSchedule.objects.create(every=42, period="seconds")
-    task.enabled, task.name = False, "ours"
-    task.save()
-    call_command("migrate", verbosity=0)
-    task = PeriodicTask.objects.get(task=TICK)
-    assert (task.interval.every, task.enabled, task.name) == (42, False, "ours")
-
-
 @pytest.mark.parametrize("name", ["refresh_due_tokens", "refresh_token", "prune_refresh_log"])
 def test_tasks__have_stable_names_and_expire(name):
     task = getattr(tasks, name)
@@ -90,7 +115,5 @@ def test_tasks__have_stable_names_and_expire(name):
 
 
 def test_due__follows_now(account, time):
-    from wechat_token.models import Token
-
     assert Token.objects.due(time.now()).count() == 1
     assert Token.objects.due(time.now() - seconds(1)).count() == 0

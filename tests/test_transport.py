@@ -20,9 +20,10 @@ import requests
 import responses
 import urllib3
 
-from wechat_token import clock, http_adapter, transport
+from wechat_token import clock
 from wechat_token.conf import get_settings
 from wechat_token.exceptions import AnswerError, ConfigurationError, ErrorClass, TransportError, UpstreamError
+from wechat_token.platforms import http_adapter, transport
 from wechat_token.redaction import Secret
 
 from .leaks import visible
@@ -47,8 +48,7 @@ def configure(settings: Any) -> Callable[..., None]:
 
 
 @pytest.fixture(autouse=True)
-def own_adapter(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setattr(http_adapter, "_built", None)
+def own_adapter() -> Iterator[None]:
     yield
     if http_adapter._built is not None:
         http_adapter._built.close()
@@ -506,7 +506,7 @@ def test_adapter__is_not_shared_with_a_forked_child() -> None:
         import os
         from django.conf import settings
         settings.configure()
-        from wechat_token import http_adapter
+        from wechat_token.platforms import http_adapter
         from wechat_token.conf import get_settings
         parents = http_adapter.get_adapter(get_settings())
         http_adapter._building.acquire()  # as a thread might hold it at the moment of the fork

@@ -5,17 +5,11 @@ from __future__ import annotations
 import datetime as dt
 
 import pytest
-from django.db import OperationalError
 
-from wechat_token.clients import keys, usage
+from tests.outages import database_down
+from wechat_token import process
+from wechat_token.client_keys import keys, usage
 from wechat_token.models import ClientKey, KeyUsage
-
-
-@pytest.fixture(autouse=True)
-def _new_process():
-    usage.clear()
-    yield
-    usage.clear()
 
 
 @pytest.fixture
@@ -62,20 +56,16 @@ def test_count__writes_the_first_use_at_once_and_then_once_a_minute(key, time, d
 def test_flush__adds_to_what_other_processes_wrote(key, time):
     for _ in range(2):
         usage.count(key.pk, "wxa", reads=5)
-        usage.clear()
+        process.forget()
     assert rows() == [("wxa", 10, 0, 0)]
 
 
-def test_flush__keeps_what_the_database_does_not_take(key, time, monkeypatch):
+def test_flush__keeps_what_the_database_does_not_take(key, time):
     usage.count(key.pk, "wxa", reads=1)
     usage.count(key.pk, "wxa", reads=1)
     usage.count(key.pk, "wxb", reads=1)
 
-    def down(row, asked):
-        raise OperationalError
-
-    with monkeypatch.context() as outage:
-        outage.setattr(usage, "_add", down)
+    with database_down():
         usage.flush()
     assert rows() == [("wxa", 1, 0, 0)]
     usage.flush()
@@ -87,15 +77,7 @@ def test_flush__repeats_no_part_that_was_committed(key, time, monkeypatch):
     usage.flush_if_due()
     for appid in ("wxa", "wxb"):
         usage.count(key.pk, appid, reads=1)
-    add = usage._add
-
-    def fail_on_b(row, asked):
-        if row.appid == "wxb":
-            raise OperationalError
-        add(row, asked)
-
-    with monkeypatch.context() as outage:
-        outage.setattr(usage, "_add", fail_on_b)
+    with database_down(lambda sql, params: "wxb" in (params or ())):
         usage.flush()
     usage.flush()
     assert rows() == [("wxa", 1, 0, 0), ("wxb", 1, 0, 0)]
@@ -113,20 +95,21 @@ def test_flush__meets_a_row_that_appeared_just_now(key, time, monkeypatch):
     assert rows() == [("wxa", 3, 0, 0)]
 
 
-def test_flush__passes_over_deleted_keys(key, time):
+def test_flush__passes_over_deleted_keys(key, time, django_assert_num_queries):
     usage.flush_if_due()
     usage.count(key.pk, "wxa", reads=1)
     key.delete()
     usage.flush()
     assert rows() == []
-    assert not usage._asked
+    with django_assert_num_queries(0):
+        usage.flush()
 
 
 def test_last_used__is_written_once_a_minute_by_all_processes_together(key, time):
     first = time.now()
     for seconds, expected in [(0, first), (59, first), (1, first + dt.timedelta(seconds=60))]:
         time.pass_(seconds)
-        usage.clear()
+        process.forget()
         usage.count(key.pk, "wxa", reads=1)
         assert ClientKey.objects.get().last_used_at == expected
 

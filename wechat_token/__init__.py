@@ -19,12 +19,7 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
-    from .serving import (
-        aget_access_token,
-        arefresh_access_token,
-        get_access_token,
-        refresh_access_token,
-    )
+    from .engine import aget_access_token, arefresh_access_token, get_access_token, refresh_access_token
     from .session import WeChatSession
 
 
@@ -33,6 +28,6 @@ def __getattr__(name: str) -> Any:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from importlib import import_module
 
-    value = getattr(import_module(".session" if name == "WeChatSession" else ".serving", __name__), name)
+    value = getattr(import_module(".session" if name == "WeChatSession" else ".engine", __name__), name)
     globals()[name] = value  # the next access skips this function
     return value

@@ -11,12 +11,13 @@ class WeChatTokenConfig(AppConfig):
     default_auto_field = "django.db.models.BigAutoField"
 
     def ready(self) -> None:
-        from . import beat, checks, lifecycle, logs
+        from . import beat, checks, logs
         from .api import access_logs
-        from .clients import keyring
+        from .client_keys import keyring
+        from .engine import connect as connect_engine
 
         checks.register()
-        lifecycle.connect()
+        connect_engine()
         keyring.connect()
         logs.connect()
         access_logs.connect()

@@ -18,11 +18,15 @@ from django.core.cache import caches
 from django.core.cache.backends.dummy import DummyCache
 from django.core.cache.backends.locmem import LocMemCache
 from django.core.checks import CheckMessage
+from django.db import connections
 from django.utils.encoding import force_str
 
-from . import conf, encryption, transactions, transport
+from . import beat, conf, encryption
+from .engine import alias as database_alias
+from .engine import identity
 from .exceptions import ConfigurationError
-from .operations import ticking
+from .models import Site
+from .platforms import transport
 
 TAG = "wechat_token"
 
@@ -36,9 +40,10 @@ def register() -> None:
         check_redis_timeout,
     ):  # fmt: skip
         checks.register(check, TAG)
-    for check in (check_cache_shared, check_encryption_key, check_sqlite):
+    for check in (check_cache_shared, check_encryption_key, check_sqlite, check_paused):
         checks.register(check, TAG, deploy=True)
-    checks.register(check_periodic_task, TAG, checks.Tags.database)
+    for check in (check_periodic_task, check_site):
+        checks.register(check, TAG, checks.Tags.database)
 
 
 # -- the WECHAT_TOKEN setting ----------------------------------------------------------------------
@@ -92,7 +97,7 @@ def unusable_value(message: str, hint: str | None = None) -> CheckMessage:
 
 
 def check_api_base_url(app_configs: Any = None, **kwargs: Any) -> list[CheckMessage]:
-    """What :mod:`wechat_token.transport` would refuse, and a path that it would send twice."""
+    """What :mod:`wechat_token.platforms.transport` would refuse, and a path that it would send twice."""
     if conf.problems():
         return []
     settings = conf.get_settings()
@@ -140,7 +145,7 @@ def cache_not_shared(alias: str, backend: str) -> CheckMessage:
 
 
 def check_beat_installed(app_configs: Any = None, **kwargs: Any) -> list[CheckMessage]:
-    if ticking.is_installed() or ticking.is_scheduled_in_settings() or _is_remote():
+    if beat.is_installed() or beat.is_scheduled_in_settings() or _is_remote():
         return []
     return [beat_not_installed()]
 
@@ -149,7 +154,7 @@ def beat_not_installed() -> CheckMessage:
     return checks.Warning(
         "Nothing renews tokens in time: django_celery_beat is not in INSTALLED_APPS.",
         hint="Add it and run migrate. With another scheduler, have it start the task "
-        f"{ticking.TASK} every few seconds and silence this check.",
+        f"{beat.TASK} every few seconds and silence this check.",
         id="wechat_token.W005",
     )
 
@@ -157,17 +162,19 @@ def beat_not_installed() -> CheckMessage:
 def check_periodic_task(
     app_configs: Any = None, databases: Iterable[str] | None = None, **kwargs: Any
 ) -> list[CheckMessage]:
-    using = transactions.alias()
-    if using not in (databases or ()) or _is_remote() or not ticking.has_tables(using):
-        return []  # migrate runs this check before there is a table, and makes the task afterwards
-    if any(tick.enabled for tick in ticking.ticks(using)) or ticking.is_scheduled_in_settings():
+    if _is_remote() or beat.is_scheduled_in_settings():
         return []
-    return [tick_disabled() if ticking.ticks(using) else tick_missing()]
+    if not any(beat.has_tables(using) for using in databases or ()):
+        return []  # migrate runs this check before there is a table, and makes the task afterwards
+    ticks = beat.ticks()
+    if any(tick.enabled for tick in ticks):
+        return []
+    return [tick_disabled() if ticks else tick_missing()]
 
 
 def tick_missing() -> CheckMessage:
     return checks.Warning(
-        f"No periodic task starts {ticking.TASK}: nothing renews tokens in time.",
+        f"No periodic task starts {beat.TASK}: nothing renews tokens in time.",
         hint="Run manage.py migrate, which makes the task.",
         id="wechat_token.W006",
     )
@@ -175,7 +182,7 @@ def tick_missing() -> CheckMessage:
 
 def tick_disabled() -> CheckMessage:
     return checks.Warning(
-        f"The periodic task that starts {ticking.TASK} is disabled: nothing renews tokens in time.",
+        f"The periodic task that starts {beat.TASK} is disabled: nothing renews tokens in time.",
         hint="Enable it in the admin under Periodic tasks.",
         id="wechat_token.W006",
     )
@@ -200,7 +207,7 @@ def weak_encryption_key() -> CheckMessage:
 
 
 def check_sqlite(app_configs: Any = None, **kwargs: Any) -> list[CheckMessage]:
-    alias = transactions.alias()
+    alias = database_alias()
     database = django_settings.DATABASES[alias]
     if not database["ENGINE"].endswith("sqlite3"):
         return []
@@ -254,6 +261,41 @@ def redis_timeout_missing(alias: str) -> CheckMessage:
         hint="While Redis hangs, each read hangs with it, for 5 seconds or, before redis-py 8, for ever. "
         f"Set CACHES[{alias!r}]['OPTIONS'] to {{'socket_timeout': 0.5, 'socket_connect_timeout': 0.5}}.",
         id="wechat_token.W011",
+    )
+
+
+def check_paused(app_configs: Any = None, **kwargs: Any) -> list[CheckMessage]:
+    return [paused()] if not conf.problems() and conf.get_settings().paused else []
+
+
+def paused() -> CheckMessage:
+    return checks.Warning(
+        "WECHAT_TOKEN['PAUSED'] is set: no token is renewed.",
+        hint="That is right for a copy of a site, such as staging. On the site itself take it out.",
+        id="wechat_token.W012",
+    )
+
+
+def check_site(app_configs: Any = None, databases: Iterable[str] | None = None, **kwargs: Any) -> list[CheckMessage]:
+    using = database_alias()
+    if conf.problems() or using not in (databases or ()):
+        return []
+    if Site._meta.db_table not in connections[using].introspection.table_names():
+        return []  # migrate runs this check before there is a table
+    return [database_copied()] if database_is_copy() else []
+
+
+def database_is_copy() -> bool:
+    """Whether this database is not where its site was set up (R32); writes nothing."""
+    return not _is_remote() and Site.objects.exists() and identity().is_copy
+
+
+def database_copied() -> CheckMessage:
+    return checks.Warning(
+        "The database is a copy of another site's, or has been moved.",
+        hint="It shares nothing with that site's cache, but has its accounts. Run manage.py wechat_token new-site if "
+        "that site goes on, manage.py wechat_token same-site if this is that site, moved.",
+        id="wechat_token.W013",
     )
 
 

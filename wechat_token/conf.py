@@ -32,6 +32,7 @@ NonNegativeInt = Annotated[int, _ZERO_ALLOWED]
 class Settings:
     """Durations are in seconds unless the name says otherwise."""
 
+    paused: bool = False  # a copy of a site: no call to WeChat, nothing read from or put into the shared cache
     # -- WeChat
     api_base_url: str = "https://api.weixin.qq.com"
     proxy: str | None = field(default=None, repr=False)  # may hold a password
@@ -47,6 +48,7 @@ class Settings:
     # -- serving
     cache_alias: str = "default"
     memory_seconds: NonNegative = 1.0  # how long a process trusts its own memory (R18)
+    memory_entries: int = 10_000  # how many tokens a process remembers at most; about 1.2 kB each
     cache_seconds: NonNegative = 60.0  # how long a cached entry is trusted before the database is asked again
     # -- remote mode: tokens come from another site's HTTP service, never from WeChat
     remote_url: str | None = None  # where that site includes wechat_token.urls
@@ -63,6 +65,7 @@ class Settings:
     beat_interval: int = 5  # first value of the periodic task; later edits in the admin win
     batch_size: int = 1000
     batch_threads: int = 32
+    drain_deadline: float = 20.0  # how long one tick goes on with what has become due meanwhile (R35)
     # -- secrecy and housekeeping
     encryption_keys: tuple[str, ...] = field(default=(), repr=False)
     log_days: int = 30

@@ -172,6 +172,14 @@ class EncryptedTextField(_TextField):
         if not self.blank and not value:
             raise ValidationError(self.error_messages["blank"], code="blank")
 
+    def pre_save(self, model_instance: models.Model, add: bool) -> Any:
+        """From here on the instance holds what is stored: saved again, it is the same secret, not one entered anew."""
+        value = super().pre_save(model_instance, add)
+        if isinstance(value, Secret):
+            value = StoredSecret(self.get_prep_value(value))
+            setattr(model_instance, self.attname, value)
+        return value
+
     def get_prep_value(self, value: Any) -> str:
         secret = _wrapped(value)
         if isinstance(secret, StoredSecret):

@@ -100,6 +100,7 @@ class UpstreamError(WeChatTokenError):
 
     ``may_have_issued``: the request may have reached WeChat and been obeyed although we hold no answer. On an
     endpoint that displaces the old token this makes the stored one suspect (R2).
+    ``has_left``: whether a request left this machine, and so counts against WeChat's limits (R16, R31).
     ``retry_after``: seconds WeChat asks to wait, where the code says so (for example 89507: one hour).
     ``egress_ip``: our address as WeChat saw it, from the whitelist errors 40164 and 61004.
     """
@@ -112,10 +113,12 @@ class UpstreamError(WeChatTokenError):
         errcode: int | None = None,
         rid: str = "",
         may_have_issued: bool = False,
+        has_left: bool = True,
         retry_after: float | None = None,
         egress_ip: str = "",
     ) -> None:
         super().__init__(message)
+        self.has_left = has_left
         self.error_class = error_class
         self.errcode = errcode
         self.rid = rid
@@ -137,7 +140,9 @@ class TransportError(UpstreamError, requests.exceptions.RequestException):
 
     def __init__(self, message: str, *, may_have_issued: bool) -> None:
         # RequestException.__init__ would look for request and response objects; they hold the AppSecret.
-        UpstreamError.__init__(self, message, error_class=ErrorClass.TRANSIENT, may_have_issued=may_have_issued)
+        UpstreamError.__init__(
+            self, message, error_class=ErrorClass.TRANSIENT, may_have_issued=may_have_issued, has_left=may_have_issued
+        )
         self.request = None
         self.response = None
 

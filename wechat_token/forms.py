@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 import re
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +10,7 @@ from django.core.exceptions import ValidationError
 from django.utils.translation import gettext_lazy as _
 
 from . import clock
+from .client_keys.networks import parse_networks, validate_networks
 from .models import Account, ClientKey
 from .redaction import Secret
 
@@ -115,36 +115,12 @@ class ClientKeyForm(_ClientKeyForm):
         }
 
     def clean_networks(self) -> str:
-        errors: list[ValidationError] = []
-        networks = []
-        for number, line in enumerate(self.cleaned_data["networks"].splitlines(), 1):
-            for text in re.split(r"[\s,]+", line.strip()):
-                if not text:
-                    continue
-                try:
-                    networks.append(str(ipaddress.ip_network(text)))
-                except ValueError:
-                    errors.append(_network_error(number, text))
-        if errors:
-            raise ValidationError(errors)
-        return "\n".join(networks)
+        text: str = self.cleaned_data["networks"]
+        validate_networks(text)
+        return "\n".join(map(str, parse_networks(text)))
 
     def clean_expires_at(self) -> dt.datetime | None:
         expires_at: dt.datetime | None = self.cleaned_data["expires_at"]
         if expires_at is not None and "expires_at" in self.changed_data and expires_at <= clock.now():
             raise ValidationError(_("This moment has passed. To end a key at once, revoke it."))
         return expires_at
-
-
-def _network_error(number: int, text: str) -> ValidationError:
-    try:
-        network = ipaddress.ip_network(text, strict=False)
-    except ValueError:
-        return ValidationError(
-            _("Line %(line)d: “%(text)s” is neither an IP address nor a network such as 10.0.0.0/24."),
-            params={"line": number, "text": text[:50]},
-        )
-    return ValidationError(
-        _("Line %(line)d: %(text)s lies inside a network. Write %(network)s for all of it, or the address alone."),
-        params={"line": number, "text": text, "network": str(network)},
-    )

@@ -1,21 +1,29 @@
-"""What is stored: accounts, their tokens with the lease of a running refresh, the refresh log, client keys."""
+"""What is stored: accounts, their tokens with the lease of a running refresh, the refresh log, client keys, and what
+the site and its hosts say of themselves."""
 
 from __future__ import annotations
 
 import datetime as dt
 import re
-import secrets
-from typing import Any, ClassVar
+from collections.abc import Collection
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from django.core.exceptions import ValidationError
-from django.db import models, transaction
+from django.db import models, router, transaction
 from django.utils.translation import gettext_lazy as _
 from django.utils.translation import pgettext_lazy
 
-from .clients.networks import validate_networks
-from .encryption import EncryptedTextField
-from .exceptions import ErrorClass
-from .querysets import AccountQuerySet, ClientKeyQuerySet, RefreshLogQuerySet, TokenQuerySet
+from . import clock
+from .encryption import EncryptedTextField, StoredSecret
+from .exceptions import EncryptionKeyError, ErrorClass
+from .querysets import (
+    AccountQuerySet,
+    ClientKeyQuerySet,
+    PrimaryManager,
+    RefreshLogQuerySet,
+    TokenQuerySet,
+    new_stamp,
+)
 
 ACCESS_TOKEN = "access_token"  # noqa: S105  the name of a kind, not a token
 
@@ -35,8 +43,29 @@ class Endpoint(models.TextChoices):
     CLASSIC = "classic", _("classic")
 
 
+if TYPE_CHECKING:
+    _CharField = models.CharField[str, str]
+else:
+    _CharField = models.CharField
+
+# What makes a token outdated when it is edited (R10). A new name or limit is no reason to ask WeChat.
+CREDENTIALS = frozenset({"appid", "secret", "endpoint", "is_active"})
+
+
+class RefField(_CharField):
+    """The one string that names an account everywhere (R27). Derived, also where ``save()`` is passed by."""
+
+    def pre_save(self, model_instance: models.Model, add: bool) -> str:
+        ref: str = model_instance.appid  # type: ignore[attr-defined]  # an Account
+        setattr(model_instance, self.attname, ref)
+        return ref
+
+
 class Account(models.Model):
     """One set of WeChat credentials: AppID, AppSecret and the endpoint they are used at."""
+
+    # Memory, cache, URLs, key scopes and logs carry this and nothing less. An official account's is its AppID.
+    ref = RefField(max_length=160, unique=True, editable=False)
 
     appid = models.CharField(
         _("AppID"), max_length=64, unique=True, validators=[validate_appid],
@@ -59,44 +88,88 @@ class Account(models.Model):
         _("classic calls a day"), null=True, blank=True,
         help_text=_("What WeChat allows this account. Empty: 2000. A test account (测试号) has 200."),
     )  # fmt: skip
+    # Another number whenever the credentials change. A token made for another edition is due, whether or not the
+    # process that edited the account lived to say so.
+    edition = models.PositiveBigIntegerField(default=0, editable=False)
     created_at = models.DateTimeField(_("created"), auto_now_add=True)
     updated_at = models.DateTimeField(_("changed"), auto_now=True)
 
-    objects = AccountQuerySet.as_manager()
+    objects = PrimaryManager.from_queryset(AccountQuerySet)()
 
     class Meta:
+        base_manager_name = "objects"
         verbose_name = _("account")
         verbose_name_plural = _("accounts")
         ordering = ("appid",)
+        # Serves "the only active account, or the default one" among a million.
+        indexes: ClassVar = [models.Index(fields=["is_active", "is_default"], name="wechat_token_account_default")]
 
     def __str__(self) -> str:
         return f"{self.name} ({self.appid})" if self.name else self.appid
 
     def save(self, *args: Any, **kwargs: Any) -> None:
         """Save; the default is one account at most, so the former default steps back."""
-        self.appid = self.appid.strip()
-        with transaction.atomic(using=kwargs.get("using")):
-            if self.is_default:
-                type(self).objects.filter(is_default=True).exclude(pk=self.pk).update(is_default=False)
+        if "appid" not in self.get_deferred_fields():
+            self.appid = self.ref = self.appid.strip()
+        kwargs["using"] = using = kwargs.get("using") or router.db_for_write(type(self), instance=self)
+        only: Collection[str] | None = kwargs.get("update_fields")
+        with transaction.atomic(using=using):
+            if self.is_default and (only is None or "is_default" in only):
+                others = type(self)._default_manager.using(using).filter(is_default=True).exclude(pk=self.pk)
+                others.update(is_default=False)
+            if self._credentials_changed(using, CREDENTIALS if only is None else CREDENTIALS & set(only)):
+                self.edition = max(self.edition + 1, int(clock.now().timestamp() * 1000))
+                if only is not None:
+                    kwargs["update_fields"] = {*only, "edition", "ref"}
             super().save(*args, **kwargs)
+
+    def _credentials_changed(self, using: str, names: Collection[str]) -> bool:
+        """Whether one of these fields differs from what is stored.
+
+        The same AppSecret entered anew is a change where it is to mend something, and none where a deployment merely
+        sets it each time.
+        """
+        loaded = set(names) - self.get_deferred_fields()
+        if self._state.adding or not loaded:
+            return False
+        stored = type(self)._default_manager.using(using).filter(pk=self.pk).only(*loaded).first()
+        if stored is None:
+            return False
+        if any(_differs(getattr(self, name), getattr(stored, name)) for name in loaded):
+            return True
+        entered_anew = "secret" in loaded and not isinstance(self.secret, StoredSecret)
+        return entered_anew and Token.objects.using(using).filter(account=self.pk, failures__gt=0).exists()
 
     def clean_fields(self, exclude: Any = None) -> None:
         self.appid = self.appid.strip()
         super().clean_fields(exclude=exclude)
 
 
+def _differs(ours: Any, stored: Any) -> bool:
+    if isinstance(stored, StoredSecret) and isinstance(ours, StoredSecret):
+        return ours.ciphertext != stored.ciphertext
+    try:
+        return bool(ours != stored)
+    except EncryptionKeyError:  # the key it was written with is lost, and the secret is entered again (R36)
+        return True
+
+
 class Token(models.Model):
     """One renewable credential of an account, and the state of its renewal.
 
-    Times are wall clock, UTC. The pure rules that read and write these fields are in :mod:`wechat_token.schedule`.
+    Times are wall clock, UTC. The pure rules about these fields are in :mod:`wechat_token.engine.schedule`.
     """
 
     account = models.ForeignKey(Account, models.CASCADE, related_name="tokens", verbose_name=_("account"))
     kind = models.CharField(_("kind"), max_length=32, default=ACCESS_TOKEN)
 
-    # The credential. ``version`` grows by one with every new value; 0 means there has been none.
+    # The credential. ``version`` grows with every new value, also across a restored backup: it is at least the Unix
+    # milliseconds of the claim (R32). 0 means there has been none. ``issued_for``: the account's ref at that time;
+    # ``edition``: the account's when this row was last claimed.
     value = EncryptedTextField(_("value"), blank=True)
     version = models.PositiveBigIntegerField(_("version"), default=0)
+    issued_for = models.CharField(max_length=160, blank=True)
+    edition = models.PositiveBigIntegerField(default=0)
     issued_at = models.DateTimeField(_("issued"), null=True, blank=True)
     expires_at = models.DateTimeField(_("expires"), null=True, blank=True)
     # The version that WeChat was seen to refuse before its time; not served, however long its life.
@@ -116,12 +189,13 @@ class Token(models.Model):
     unanswered_since = models.DateTimeField(null=True, blank=True)
     lost_at = models.DateTimeField(null=True, blank=True)
 
-    # Rations (R8, R9, R16). ``usage`` counts calls by endpoint for the day it names.
+    # Rations (R8, R9, R16, R33). ``usage`` counts calls by endpoint for the day it names; ``complaints`` what false
+    # complaints have left of each client's allowance; ``probe_after``: until then the last verdict is believed.
     usage = models.JSONField(default=dict, blank=True)
     forced_at = models.DateTimeField(null=True, blank=True)
-    accepted_at = models.DateTimeField(null=True, blank=True)
-    complaint_allowance = models.FloatField(null=True, blank=True)
-    complained_at = models.DateTimeField(null=True, blank=True)
+    complaints = models.JSONField(default=dict, blank=True)
+    complaints_refused_at = models.DateTimeField(null=True, blank=True)
+    probe_after = models.DateTimeField(null=True, blank=True)
 
     # The current streak of failures (R10); cleared by a success.
     failures = models.PositiveIntegerField(_("failures in a row"), default=0)
@@ -137,9 +211,10 @@ class Token(models.Model):
     foreign_refreshes = models.PositiveIntegerField(default=0)
     foreign_at = models.DateTimeField(null=True, blank=True)
 
-    objects = TokenQuerySet.as_manager()
+    objects = PrimaryManager.from_queryset(TokenQuerySet)()
 
     class Meta:
+        base_manager_name = "objects"
         verbose_name = _("token")
         verbose_name_plural = _("tokens")
         constraints: ClassVar = [models.UniqueConstraint(fields=["account", "kind"], name="wechat_token_one_per_kind")]
@@ -162,9 +237,13 @@ class RefreshLog(models.Model):
         LOST = "lost", _("answer lost")
         SUPERSEDED = "superseded", _("overtaken by a newer refresh")
         REFUSED = "refused", _("complaint refused: WeChat accepts the token")
+        UNDECIDED = "undecided", _("WeChat did not tell whether it accepts the token")
         LIMITED = "limited", _("held back by a limit")
 
-    account = models.ForeignKey(Account, models.CASCADE, related_name="refreshes", verbose_name=_("account"))
+    # Without a constraint: to check it, the database would wait for whoever has the account's row locked (R30).
+    account = models.ForeignKey(
+        Account, models.CASCADE, related_name="refreshes", verbose_name=_("account"), db_constraint=False
+    )
     kind = models.CharField(_("kind"), max_length=32)
     at = models.DateTimeField(_("time"), db_index=True)
     reason = models.CharField(_("reason"), max_length=16)
@@ -177,9 +256,10 @@ class RefreshLog(models.Model):
     duration_ms = models.PositiveIntegerField(_("duration (ms)"))
     version = models.PositiveBigIntegerField(_("version"), default=0)
 
-    objects = RefreshLogQuerySet.as_manager()
+    objects = PrimaryManager.from_queryset(RefreshLogQuerySet)()
 
     class Meta:
+        base_manager_name = "objects"
         verbose_name = _("refresh")
         verbose_name_plural = _("refresh log")
         ordering = ("-at", "-pk")
@@ -187,11 +267,6 @@ class RefreshLog(models.Model):
 
     def __str__(self) -> str:
         return f"{self.at:%Y-%m-%d %H:%M:%S} {self.account_id} {self.outcome}"
-
-
-def new_stamp() -> int:
-    """31 random bits: few enough that the sum of all keys' stamps fits every database's integers."""
-    return secrets.randbits(31)
 
 
 class ClientKey(models.Model):
@@ -209,7 +284,7 @@ class ClientKey(models.Model):
         _("may complain"), default=False, help_text=_("May report a refused token, which can cause a refresh.")
     )
     networks = models.TextField(
-        _("networks"), blank=True, validators=[validate_networks],
+        _("networks"), blank=True,
         help_text=_("Addresses or CIDR networks, one a line. Empty: from anywhere."),
     )  # fmt: skip
     expires_at = models.DateTimeField(_("expires"), null=True, blank=True)
@@ -221,9 +296,10 @@ class ClientKey(models.Model):
     # times would miss the edit of a host whose clock is behind, and transactions that commit out of order.
     stamp = models.PositiveIntegerField(default=new_stamp, editable=False)
 
-    objects = ClientKeyQuerySet.as_manager()
+    objects = PrimaryManager.from_queryset(ClientKeyQuerySet)()
 
     class Meta:
+        base_manager_name = "objects"
         verbose_name = _("client key")
         verbose_name_plural = _("client keys")
         ordering = ("name", "pk")
@@ -253,7 +329,10 @@ class KeyUsage(models.Model):
     complaints = models.PositiveBigIntegerField(_("complaints"), default=0)
     refusals = models.PositiveBigIntegerField(_("refusals"), default=0)
 
+    objects = PrimaryManager["KeyUsage"]()
+
     class Meta:
+        base_manager_name = "objects"
         verbose_name = _("use of a client key")
         verbose_name_plural = _("use of client keys")
         ordering = ("-day", "key", "appid")
@@ -263,3 +342,41 @@ class KeyUsage(models.Model):
 
     def __str__(self) -> str:
         return f"{self.day} {self.key_id} {self.appid}"
+
+
+class Host(models.Model):
+    """What a host says of itself, at most every 30 s: that it lives, that it drains, what it cannot read (R31, R35)."""
+
+    name = models.CharField(_("host"), max_length=255, unique=True)
+    seen_at = models.DateTimeField(_("last seen"))
+    drain_until = models.DateTimeField(null=True, blank=True)  # one batch a host at a time, and no longer than this
+    problems = models.JSONField(default=dict, blank=True)  # what keeps it from working: text by subject
+
+    objects = PrimaryManager["Host"]()
+
+    class Meta:
+        base_manager_name = "objects"
+        verbose_name = _("host")
+        verbose_name_plural = _("hosts")
+        ordering = ("name",)
+
+    def __str__(self) -> str:
+        return self.name
+
+
+class Site(models.Model):
+    """Which site this database belongs to: one row. A cache entry carries ``site_id``, so that no test, staging copy
+    or second project reads another's (R32). ``place`` tells a copy of the database from the original."""
+
+    site_id = models.CharField(max_length=32)
+    place = models.CharField(max_length=255)
+
+    objects = PrimaryManager["Site"]()
+
+    class Meta:
+        base_manager_name = "objects"
+        verbose_name = _("site")
+        verbose_name_plural = _("sites")
+
+    def __str__(self) -> str:
+        return self.site_id

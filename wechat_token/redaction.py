@@ -1,4 +1,4 @@
-"""What must not be seen (S2): a wrapper that shows itself only on demand, and a cleaner for foreign text."""
+"""What must not be seen (S2): a wrapper that shows itself only on demand, and a cleaner for WeChat's texts."""
 
 from __future__ import annotations
 
@@ -111,7 +111,7 @@ _SPELLINGS: Final[tuple[Callable[[str], str], ...]] = (
 def clean_errmsg(text: object, *, limit: int = 200) -> str:
     """WeChat's ``errmsg`` fit for a log line or a page: one line, no rid or hint, nothing that looks secret.
 
-    Codes decide, never this text (``wechat-api`` section 7.4); it is for people only. A hostile text costs no
+    Codes decide, never this text (docs/design.md W11); it is for people only. A hostile text costs no
     more time than a long one (R11).
     """
     flat = str(text)

@@ -19,16 +19,15 @@ from requests.utils import rewind_body
 
 from . import __version__
 from .conf import Settings, get_settings
-from .directory import resolve
+from .engine import AccountRef, complain, current_entry, resolve
 from .exceptions import HostNotAllowed
-from .http_adapter import Exchange, get_adapter
 from .models import Account
 from .platforms.errcodes import DEAD_TOKEN_CODES, read_errcode
+from .platforms.http_adapter import Exchange, get_adapter
+from .platforms.transport import base_url, parse, proxies, shielded
 from .redaction import Secret
-from .serving import AccountRef, complain, current_entry
-from .transport import base_url, parse, proxies, shielded
 
-# WeChat's entries (wechat-api section 6.1). A token is sent there, to API_BASE_URL, and nowhere else.
+# WeChat's entries (docs/design.md W15). A token is sent there, to API_BASE_URL, and nowhere else.
 HOSTS: Final = frozenset(
     {
         "api.weixin.qq.com",

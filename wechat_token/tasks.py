@@ -10,10 +10,10 @@ import datetime as dt
 
 from celery import shared_task
 
-from . import batch, clock
+from . import clock
 from .conf import get_settings
-from .models import RefreshLog
-from .schedule import Reason
+from .engine import Reason, drain, private, refresh_each
+from .models import RefreshLog, Token
 
 PRUNE_AT_ONCE = 10_000  # rows of one DELETE: short locks, whatever has piled up
 
@@ -21,13 +21,15 @@ PRUNE_AT_ONCE = 10_000  # rows of one DELETE: short locks, whatever has piled up
 @shared_task(name="wechat_token.refresh_due_tokens", ignore_result=True, expires=30)
 def refresh_due_tokens() -> dict[str, int]:
     """The tick of beat: renew what is due (R17)."""
-    return dict(batch.refresh_due())
+    return dict(drain())
 
 
 @shared_task(name="wechat_token.refresh_token", ignore_result=True, expires=60)
 def refresh_token(token_id: int) -> dict[str, int]:
     """Refresh one token that has just become due: its account was added, activated or edited."""
-    return dict(batch.refresh_each([token_id], reason=Reason.SCHEDULE))
+    with private():
+        keys = list(Token.objects.filter(pk=token_id).values_list("account__ref", "kind"))
+    return dict(refresh_each(keys, reason=Reason.SCHEDULE))
 
 
 @shared_task(name="wechat_token.prune_refresh_log", ignore_result=True, expires=3600)

@@ -11,7 +11,7 @@ from django.core.exceptions import ValidationError
 from django.core.management.base import CommandError
 from django_celery_beat.models import IntervalSchedule, PeriodicTask
 
-from wechat_token.clients.keys import make_key
+from wechat_token.client_keys.keys import make_key
 from wechat_token.models import Account, Endpoint
 from wechat_token.redaction import Secret
 from wechat_token.sandbox import FakeWeChat

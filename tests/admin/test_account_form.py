@@ -20,8 +20,10 @@ from tests.admin.pages import (
     told,
     url,
 )
-from tests.conftest import APPID, SECRET, row
+from tests.conftest import APPID, SECRET, renew, row
 from wechat_token.admin import AccountAdmin
+from wechat_token.engine import Status
+from wechat_token.engine.schedule import seconds
 from wechat_token.forms import AccountForm
 from wechat_token.models import Account, RefreshLog, Token
 
@@ -108,10 +110,30 @@ def test_change__new_secret_replaces_the_stored_one(boss, account):
     assert any("with what you saved" in text for text in told(response))
 
 
-def test_change__makes_the_token_due(boss, account, time):
-    Token.objects.update(due_at=None, failures=5)
+def test_change__new_secret_makes_the_token_due(boss, account, weixin, time):
+    """R10: whatever was planned, and the next refresh forgets the failures of the secret before."""
+    Token.objects.update(due_at=time.now() + seconds(900), failures=5, error_class="human")
+    boss.post(url("change", account), account_data(secret=USUAL_SECRET))
+    assert row(account).due_at == time.now()
+    weixin.outage()
+    assert renew(account).status is Status.FAILED
+    assert row(account).failures == 1
+
+
+def test_change__new_name_asks_nothing_of_wechat(boss, account, time):
+    renew(account)
+    before = row(account)
+    boss.post(url("change", account), account_data(secret="", name="renamed", endpoint=account.endpoint))
+    after = row(account)
+    assert (after.account.name, after.account.edition) == ("renamed", before.account.edition)
+    assert (after.due_at, after.revision) == (before.due_at, before.revision)
+
+
+def test_change__of_anything_makes_a_token_due_that_never_was(boss, account, time):
+    renew(account)
+    Token.objects.update(due_at=None)
     boss.post(url("change", account), account_data(secret="", name=account.name))
-    assert (row(account).due_at, row(account).failures) == (time.now(), 0)
+    assert row(account).due_at == time.now()
 
 
 def test_change__appid_is_fixed(boss, account):

@@ -8,6 +8,7 @@ import sys
 import pytest
 from django.contrib import admin
 from django.contrib.auth.models import Permission, User
+from django.db.models import F
 from django.urls import clear_url_caches, include, path, reverse
 
 from tests.admin.pages import (
@@ -17,9 +18,11 @@ from tests.admin.pages import (
     page,
     url,
 )
-from tests.conftest import START, row
+from tests.conftest import START, renew, row
+from wechat_token import process
 from wechat_token.admin import AccountAdmin, ClientKeyAdmin, RefreshLogAdmin
-from wechat_token.models import Account, ClientKey, RefreshLog, Token
+from wechat_token.engine import identity
+from wechat_token.models import Account, ClientKey, Host, RefreshLog, Site, Token
 
 ops_site = admin.AdminSite(name="ops")
 ops_site.register(Account, AccountAdmin)
@@ -31,7 +34,7 @@ urlpatterns = [path("ops/", ops_site.urls), path("i18n/", include("django.conf.u
 def test_panel__shows_the_state_and_never_the_value(boss, account, weixin):
     boss.post(url("refresh", account))
     html = page(boss.get(url("change", account)))
-    assert "******** (version 1)" in html
+    assert f"******** (version {row(account).version})" in html
     assert row(account).value.reveal() not in html
     assert "stable: 1 of 500,000" in html
 
@@ -67,6 +70,47 @@ def test_panel__buttons_by_permission(staff, account, permissions, buttons):
     Token.objects.update(version=1)
     html = page(staff("view_account", *permissions).get(url("change", account)))
     assert {view for view in ("refresh", "reveal") if url(view, account) in html} == buttons
+
+
+@pytest.fixture(params=["list", "page"])
+def shown(request, boss, account):
+    """What a page of accounts shows, with its blanks made one."""
+    address = reverse(LIST) if request.param == "list" else url("change", account)
+    return lambda: " ".join(page(boss.get(address)).split())
+
+
+def test_notices__what_a_host_cannot_read(shown, time):
+    assert "wt-bad" not in shown()
+    text = f"{time.now().isoformat(timespec='seconds')} A stored <b>WeChat secret</b> cannot be read"
+    Host.objects.create(name="web-2", seen_at=time.now(), problems={"EncryptionKeyError": text})
+    assert "Host web-2: A stored &lt;b&gt;WeChat secret&lt;/b&gt; cannot be read" in shown()
+    time.pass_(86_401)
+    assert "web-2" not in shown()
+
+
+def test_notices__a_copied_database(shown):
+    assert "new-site" not in shown()
+    identity()
+    Site.objects.update(place="another server")
+    process.forget()
+    assert "This database is a copy of another site's, or has been moved." in shown()
+    assert "manage.py wechat_token new-site" in shown()
+    assert "manage.py wechat_token same-site" in shown()
+
+
+@pytest.mark.parametrize(
+    ("fields", "words"),
+    [
+        ({"rejected_version": F("version")}, "no longer: WeChat refuses it"),
+        ({"issued_for": "wxbefore00000000"}, "no longer: the account had another AppID when it was issued"),
+        ({"complaints_refused_at": START}, "Complaints refused"),
+    ],
+)
+def test_panel__says_what_became_of_the_token(boss, account, fields, words):
+    renew(account)
+    assert words not in page(boss.get(url("change", account)))
+    Token.objects.update(**fields)
+    assert words in page(boss.get(url("change", account)))
 
 
 @pytest.mark.parametrize("language", ["en", "zh-hans"])

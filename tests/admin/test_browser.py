@@ -13,7 +13,6 @@ from django.middleware.clickjacking import XFrameOptionsMiddleware
 from django.test import Client
 
 from tests.conftest import APPID, SECRET, row
-from wechat_token import background
 from wechat_token.models import Account, ClientKey, Token
 
 webdriver = pytest.importorskip("selenium.webdriver", reason="selenium is not installed")
@@ -120,8 +119,6 @@ def browser(driver, live_server, monkeypatch, weixin) -> Browser:
     monkeypatch.setattr(
         XFrameOptionsMiddleware, "process_response", with_strict_policy(XFrameOptionsMiddleware.process_response)
     )
-    # No worker here: what the operator presses is what happens.
-    monkeypatch.setattr(background, "run", lambda name, work: None)
     weixin.add_account(APPID, SECRET)
     client = Client()
     client.force_login(User.objects.create_superuser("boss"))
@@ -165,6 +162,7 @@ def test_operator__adds_refreshes_and_reveals(browser, weixin):
     assert browser.complaints() == []
 
 
+@pytest.mark.proof
 def test_operator__makes_and_revokes_a_key(browser):
     browser.open("clientkey/add/")
     browser.one("[name=name]").send_keys("crm")
@@ -186,6 +184,7 @@ def test_operator__makes_and_revokes_a_key(browser):
     assert browser.complaints() == []
 
 
+@pytest.mark.proof
 def test_list__error_unfolds_without_script(browser):
     Account.objects.create(appid=APPID, secret=SECRET)
     Token.objects.update(failures=1, error_class="human", errcode=40164, egress_ip="203.0.113.7")
@@ -197,6 +196,7 @@ def test_list__error_unfolds_without_script(browser):
     assert browser.complaints() == []
 
 
+@pytest.mark.proof
 @pytest.mark.parametrize("theme", ["light", "dark"])
 def test_pages__readable_in_every_theme(browser, theme):
     account = Account.objects.create(appid=APPID, secret=SECRET)
@@ -210,6 +210,7 @@ def test_pages__readable_in_every_theme(browser, theme):
     assert {text: ratio for text, ratio in ratios.items() if ratio < 4.5} == {}
 
 
+@pytest.mark.proof
 @pytest.mark.parametrize("path", ["account/", "account/{pk}/change/", "refreshlog/", "clientkey/", "clientkey/add/"])
 def test_pages__fit_a_narrow_screen(browser, path):
     account = Account.objects.create(appid=APPID, secret=SECRET)

@@ -19,9 +19,11 @@ from tests.admin.pages import (
     told,
 )
 from tests.conftest import APPID, START
+from wechat_token import process
+from wechat_token.client_keys import keyring
+from wechat_token.engine.schedule import seconds
 from wechat_token.forms import ClientKeyForm
 from wechat_token.models import Account, ClientKey, KeyUsage
-from wechat_token.schedule import seconds
 
 
 def add_key(client, **data):
@@ -50,11 +52,8 @@ def test_key__is_shown_once_in_the_body_alone(boss, account, caplog):
 
 
 def test_key__opens_the_account(boss, account):
-    from wechat_token.clients import keyring
-
-    keyring.clear()
     text = shown_key(add_key(boss, accounts=[account.pk]))
-    keyring.clear()
+    process.forget()
     assert keyring.find(text).appids == {APPID}
 
 
@@ -147,19 +146,9 @@ def test_key__deleting_counts_its_use(boss):
     assert not KeyUsage.objects.exists()
 
 
-@pytest.mark.parametrize(
-    ("networks", "errors"),
-    [
-        ("10.0.0.0/8\n192.168.1.7\n\n2001:db8::/32", []),
-        ("10.0.0.1\nexample.com", ["Line 2: “example.com” is neither"]),
-        ("10.0.0.5/24", ["Line 1: 10.0.0.5/24 lies inside a network. Write 10.0.0.0/24"]),
-        ("x\n10.0.0.1\ny", ["Line 1: “x”", "Line 3: “y”"]),
-    ],
-)
-def test_key_form__networks(db, networks, errors):
-    found = ClientKeyForm({"name": "crm", "networks": networks}).errors.get("networks", [])
-    assert len(found) == len(errors)
-    assert all(text.startswith(start) for text, start in zip(found, errors, strict=True))
+def test_key_form__names_the_networks_that_are_wrong(db):
+    found = ClientKeyForm({"name": "crm", "networks": "x\n10.0.0.1\ny"}).errors["networks"]
+    assert [text[:10] for text in found] == ["Line 1: “x", "Line 3: “y"]
 
 
 def test_key_form__networks_are_stored_one_a_line(db):

@@ -106,7 +106,7 @@ def test_refresh__text_of_a_database_error_stays_in_the_server(boss, account, mo
     def fail(*args, **kwargs):
         raise OperationalError("could not connect as user 'tokens'")
 
-    monkeypatch.setattr("wechat_token.admin.token_views.refresh", fail)
+    monkeypatch.setattr("wechat_token.admin.token_views.refresh_now", fail)
     (text,) = told(boss.post(url("refresh", account)))
     assert text == f"Account {APPID} could not be refreshed. The server's log has the cause."
     assert f"account={APPID} OperationalError" in caplog.text

@@ -9,13 +9,13 @@ from django.contrib import messages
 
 from tests.conftest import APPID, START
 from wechat_token.admin import words
+from wechat_token.engine import Outcome, Status
 from wechat_token.exceptions import APIError, ErrorClass, TransportError
 from wechat_token.models import Token
-from wechat_token.refresh import Outcome, Status
 
 
 def outcome(status, error=None, until=None):
-    return Outcome(status, Token(), until, error)
+    return Outcome(status, Token(), until=until, error=error)
 
 
 WHITELIST = APIError("x", error_class=ErrorClass.HUMAN, errcode=40164, egress_ip="203.0.113.7")
@@ -27,6 +27,7 @@ WHITELIST = APIError("x", error_class=ErrorClass.HUMAN, errcode=40164, egress_ip
         (outcome(Status.RENEWED), 7200, messages.SUCCESS, "new token, good for 2 h"),
         (outcome(Status.UNCHANGED), 100, messages.SUCCESS, "the same token"),
         (outcome(Status.CURRENT), 100, messages.INFO, "a moment ago"),
+        (outcome(Status.ACCEPTED), 100, messages.INFO, "a moment ago"),
         (outcome(Status.BUSY), 100, messages.INFO, "being refreshed already"),
         (outcome(Status.SUPERSEDED), 100, messages.INFO, "Another refresh"),
         (outcome(Status.LIMITED, until=START), 100, messages.WARNING, "March 2, 2026"),

@@ -3,32 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
 from django.test import Client
 
-from wechat_token.api import access, health, service
-from wechat_token.clients import keyring, usage
-from wechat_token.clients.keys import make_key
+from wechat_token.client_keys.keys import make_key
 from wechat_token.models import Account, ClientKey
 from wechat_token.redaction import Secret
 
 PREFIX = "/wechat"
-
-
-@pytest.fixture(autouse=True)
-def _new_process() -> Iterator[None]:
-    """Nothing of what a process keeps between requests survives a test."""
-    for step in (True, False):
-        keyring.clear()
-        usage.clear()
-        access._failures.clear()
-        service._complaints.clear()
-        health._looks.clear()
-        if step:
-            yield
 
 
 class Caller:

@@ -11,9 +11,10 @@ from django.db import connection
 from django.test import AsyncClient, Client
 
 from tests.api.conftest import PREFIX, Caller
-from wechat_token import clock, serving
-from wechat_token.clients import keyring
-from wechat_token.clients.keys import generate, make_key
+from wechat_token import clock
+from wechat_token.api import service
+from wechat_token.client_keys import keyring
+from wechat_token.client_keys.keys import generate, make_key
 from wechat_token.models import ClientKey
 
 
@@ -271,7 +272,7 @@ def test_views__mail_no_503_to_the_admins(caller, monkeypatch, settings, mailout
     def fail(key):
         raise ValueError(caller.key)
 
-    monkeypatch.setattr(serving, "current_entry", fail)
+    monkeypatch.setattr(service, "current_entry", fail)
     assert caller.read().status_code == 500
     assert not mailoutbox
 

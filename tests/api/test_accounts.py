@@ -10,9 +10,10 @@ import sys
 import pytest
 
 from tests.api.conftest import PREFIX, Caller
-from wechat_token import serving
-from wechat_token.clients import keyring
-from wechat_token.clients.keys import make_key
+from wechat_token import get_access_token
+from wechat_token.api import service
+from wechat_token.client_keys import keyring
+from wechat_token.client_keys.keys import make_key
 from wechat_token.exceptions import EncryptionKeyError, ErrorClass, TokenUnavailable
 from wechat_token.models import Account, RefreshLog
 from wechat_token.sandbox import Fault
@@ -28,7 +29,7 @@ def error(response):
 def test_access_token__is_what_the_site_itself_would_use(caller, account, weixin):
     body = caller.read().json()
     assert set(body) == {"access_token", "expires_in", "expires_at"}
-    assert body["access_token"] == serving.get_access_token(account.appid)
+    assert body["access_token"] == get_access_token(account.appid)
     assert weixin.is_valid(body["access_token"])
 
 
@@ -102,9 +103,9 @@ def test_account__odd_names_are_unknown_to_a_key_for_all(account, appid):
 def test_account__of_another_service_is_not_revealed_by_its_token(caller, account, weixin):
     weixin.add_account("wxother", "other-secret")
     other = Account.objects.create(appid="wxother", secret="other-secret")
-    foreign = serving.get_access_token(other.appid)
+    foreign = get_access_token(other.appid)
     body = caller.complain(foreign).json()
-    assert body["access_token"] == serving.get_access_token(account.appid) != foreign
+    assert body["access_token"] == get_access_token(account.appid) != foreign
     assert weixin.calls_to("wxother", "stable") == 1
 
 
@@ -259,12 +260,12 @@ def test_no_token__says_why_and_until_when(caller, weixin):
 
 
 def test_no_token__shows_no_text_of_the_cause(caller, monkeypatch):
-    def fail(key):
+    def fail(*args, **kwargs):
         raise TokenUnavailable(
             "from 203.0.113.9", appid="wx", retry_after=0.2, error_class=ErrorClass.HUMAN, errcode=40164, rid="r-1"
         )
 
-    monkeypatch.setattr(serving, "current_entry", fail)
+    monkeypatch.setattr(service, "current_entry", fail)
     response = caller.read()
     assert b"203.0.113.9" not in response.content
     assert response.json()["error"]["rid"] == "r-1"
@@ -273,19 +274,19 @@ def test_no_token__shows_no_text_of_the_cause(caller, monkeypatch):
 
 @pytest.mark.parametrize("cause", [EncryptionKeyError("keys"), keyring.KeysUnavailable("no keys")])
 def test_no_service__is_a_503_that_the_log_explains(caller, monkeypatch, caplog, cause):
-    def fail(key):
+    def fail(*args, **kwargs):
         raise cause
 
-    monkeypatch.setattr(serving, "current_entry", fail)
+    monkeypatch.setattr(service, "current_entry", fail)
     assert error(caller.read()) == (503, "service_unavailable")
     assert str(cause) in caplog.text
 
 
 def test_internal_error__is_json_and_gives_nothing_away(caller, account, monkeypatch, caplog):
-    def fail(key):
+    def fail(*args, **kwargs):
         raise ValueError(f"something about {caller.key}")
 
-    monkeypatch.setattr(serving, "current_entry", fail)
+    monkeypatch.setattr(service, "current_entry", fail)
     response = caller.read()
     assert error(response) == (500, "internal_error")
     assert "ValueError at /wechat/accounts/" in caplog.text
@@ -293,17 +294,17 @@ def test_internal_error__is_json_and_gives_nothing_away(caller, account, monkeyp
 
 
 def test_internal_error__is_not_the_context_of_what_fails_in_logging_it(caller, monkeypatch):
-    """S2: a foreign error's text may hold anything, and Django's own loggers write the context of errors."""
+    """S2: the text of somebody else's error may hold anything, and Django's own loggers write the context of errors."""
     contexts = []
 
     class Handler(logging.Handler):
         def emit(self, record):
             contexts.append(sys.exc_info()[1])
 
-    def fail(key):
+    def fail(*args, **kwargs):
         raise RuntimeError
 
-    monkeypatch.setattr(serving, "current_entry", fail)
+    monkeypatch.setattr(service, "current_entry", fail)
     logger, handler = logging.getLogger("wechat_token.access"), Handler()
     logger.addHandler(handler)
     try:

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import pytest
-from django.db import OperationalError
+from django.db.models import F
 from django.test import Client
 
 from tests.api.conftest import PREFIX, Caller
 from tests.conftest import row
-from wechat_token import schedule
+from tests.outages import database_down
 from wechat_token.api import health
-from wechat_token.clients.keys import generate, make_key
-from wechat_token.models import ClientKey, Token
+from wechat_token.client_keys.keys import generate, make_key
+from wechat_token.engine import schedule
+from wechat_token.models import Token
 from wechat_token.sandbox import Fault
 
 PATH = f"{PREFIX}/health"
@@ -81,6 +82,32 @@ def test_health__names_the_cause_of_a_dead_account(caller, weixin):
     assert (found["state"], found["error_class"], found["errcode"]) == ("dead", "human", 40164)
 
 
+def test_health__says_whose_complaints_are_refused(caller, time):
+    caller.read()
+    assert detail(caller)["accounts"][0]["complaints_refused"] is False
+    Token.objects.update(complaints_refused_at=time.now())
+    assert detail(caller)["accounts"][0]["complaints_refused"] is True
+    assert ask() == (200, {"status": "ok"})
+    time.pass_(600)
+    assert detail(caller)["accounts"][0]["complaints_refused"] is False
+
+
+@pytest.mark.parametrize(
+    ("fields", "status", "state"),
+    [
+        ({"issued_for": "wxbefore00000000"}, 503, "dead"),
+        ({"rejected_version": F("version")}, 503, "dead"),
+        ({"failures": 1, "error_class": "human"}, 200, "attention"),
+    ],
+)
+def test_health__counts_the_states_it_lists(caller, fields, status, state):
+    caller.read()
+    Token.objects.update(**fields)
+    assert ask()[0] == status
+    assert ask()[1]["status"] in ("down", "degraded")
+    assert detail(caller)["accounts"][0]["state"] == state
+
+
 def test_health__does_not_show_inactive_accounts(caller, account):
     account.is_active = False
     account.save()
@@ -109,7 +136,7 @@ def test_health__counts_as_usable_what_is_served(caller, account, time, passed, 
     )
     time.pass_(passed)
     usable = schedule.is_usable(row(account), time.now(), 300)
-    assert health._see(health._tokens(), listed=0).status == ("ok" if usable else "down")
+    assert ask()[1]["status"] == ("ok" if usable else "down")
 
 
 # -- as a running process, outside of a test's transaction ------------------------------------------
@@ -126,21 +153,17 @@ def test_health__asked_without_pause_looks_once_a_second(time, django_assert_num
 
 
 @pytest.mark.django_db(transaction=True)
-def test_health__with_the_database_down_lives_on_what_was_seen(time, weixin, monkeypatch):
+def test_health__with_the_database_down_lives_on_what_was_seen(time, weixin):
     caller = _caller(weixin)
     caller.read()
     assert ask() == (200, {"status": "ok"})
     assert detail(caller)["database"] == "ok"
-    monkeypatch.setattr(health, "_see", _down)
-    time.pass_(6)
-    assert ask() == (200, {"status": "degraded"})
-    assert detail(caller) == {"status": "degraded", "database": "unreachable", "total": 1, "accounts": []}
-    time.pass_(7200)
-    assert ask() == (503, {"status": "down"})
-
-
-def _down(*args, **kwargs):
-    raise OperationalError
+    with database_down():
+        time.pass_(6)
+        assert ask() == (200, {"status": "degraded"})
+        assert detail(caller) == {"status": "degraded", "database": "unreachable", "total": 1, "accounts": []}
+        time.pass_(7200)
+        assert ask() == (503, {"status": "down"})
 
 
 def _caller(weixin):
@@ -152,10 +175,12 @@ def _caller(weixin):
 
 
 @pytest.mark.django_db(transaction=True)
-def test_health__keeps_a_bounded_number_of_looks(time, monkeypatch):
+def test_health__keeps_a_bounded_number_of_looks(time, monkeypatch, django_assert_num_queries):
     monkeypatch.setattr(health, "SCOPES_KEPT", 3)
-    for number in range(10):
-        _key, plain = make_key(f"k{number}")
-        detail(Caller(plain, ""))
-    assert len(health._looks) <= 3
-    assert ClientKey.objects.count() == 10
+    callers = [Caller(make_key(f"k{number}")[1], "") for number in range(10)]
+    for caller in callers:
+        detail(caller)
+    with django_assert_num_queries(0):
+        detail(callers[-1])
+    with django_assert_num_queries(2):  # that look is forgotten
+        detail(callers[0])

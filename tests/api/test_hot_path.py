@@ -6,9 +6,9 @@ import pytest
 from django.db import OperationalError, connections
 
 from tests.api.conftest import Caller
-from wechat_token import shelf
-from wechat_token.clients import usage
-from wechat_token.clients.keys import generate, make_key
+from wechat_token.client_keys import usage
+from wechat_token.client_keys.keys import generate, make_key
+from wechat_token.engine import served
 from wechat_token.models import Account, KeyUsage
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -58,7 +58,6 @@ def test_read__goes_on_while_the_database_is_down(caller, time, monkeypatch):
             raise OperationalError
 
         outage.setattr(type(connections["default"]), "cursor", down)
-        outage.setattr("wechat_token.background.run", lambda name, work: None)
         for _ in range(5):
             time.pass_(10)
             assert caller.read().status_code == 200
@@ -91,4 +90,4 @@ def test_read__keeps_no_token_that_was_replaced(caller, weixin):
     first = caller.read().json()["access_token"]
     weixin.kill_token("wxlive")
     second = caller.complain(first).json()["access_token"]
-    assert caller.read().json()["access_token"] == second == shelf.recall(("wxlive", "access_token")).value
+    assert caller.read().json()["access_token"] == second == served.recall(("wxlive", "access_token")).value

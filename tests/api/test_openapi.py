@@ -13,8 +13,8 @@ from tests.api.conftest import PREFIX
 from wechat_token import urls
 from wechat_token.api import bodies, openapi, refusals
 from wechat_token.api.refusals import Problem
+from wechat_token.diagnosis.states import State
 from wechat_token.exceptions import ErrorClass
-from wechat_token.states import State
 
 DOCS = Path(__file__).parents[2] / "docs" / "http-api.md"
 PROBLEMS = [problem for problem in vars(refusals).values() if isinstance(problem, Problem)]

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from functools import cache
+from typing import Any
+
 import pytest
 from django.core.wsgi import get_wsgi_application
 from hypothesis import HealthCheck, given, settings
@@ -22,6 +25,12 @@ CHECKS = [
 ]
 
 
+@cache
+def description() -> Any:
+    return schemathesis.openapi.from_wsgi(f"{PREFIX}/openapi.json", app=get_wsgi_application())
+
+
+@pytest.mark.parametrize("examples", [10, pytest.param(50, marks=pytest.mark.proof)])
 @pytest.mark.parametrize("mode", ["positive", "negative"])
 @pytest.mark.parametrize(
     ("path", "method"),
@@ -32,12 +41,13 @@ CHECKS = [
         ("/cgi-bin/stable_token", "POST"),
     ],
 )
-def test_service__keeps_its_description(caller, path, method, mode):
-    schema = schemathesis.openapi.from_wsgi(f"{PREFIX}/openapi.json", app=get_wsgi_application())
-    strategy = schema[path][method].as_strategy(generation_mode=schemathesis.GenerationMode(mode))
+def test_service__keeps_its_description(caller, path, method, mode, examples):
+    strategy = description()[path][method].as_strategy(generation_mode=schemathesis.GenerationMode(mode))
 
     @given(case=strategy, appid=st.sampled_from([caller.appid, "wxunknown", None]), with_key=st.booleans())
-    @settings(max_examples=50, deadline=None, database=None, derandomize=True, suppress_health_check=list(HealthCheck))
+    @settings(
+        max_examples=examples, deadline=None, database=None, derandomize=True, suppress_health_check=list(HealthCheck)
+    )
     def ask(case, appid, with_key):
         if appid and "appid" in case.path_parameters:
             case.path_parameters["appid"] = appid

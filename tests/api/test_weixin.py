@@ -8,8 +8,8 @@ import logging
 import pytest
 
 from tests.api.conftest import PREFIX, Caller
-from wechat_token import serving
-from wechat_token.clients.keys import generate, make_key
+from wechat_token import get_access_token
+from wechat_token.client_keys.keys import generate, make_key
 from wechat_token.models import Account
 from wechat_token.sandbox import Fault
 
@@ -27,7 +27,7 @@ def verdict(response):
 def test_token__has_exactly_the_shape_of_wechat(caller, account, call):
     body = call(caller).json()
     assert set(body) == {"access_token", "expires_in"}
-    assert body["access_token"] == serving.get_access_token(account.appid)
+    assert body["access_token"] == get_access_token(account.appid)
     assert type(body["expires_in"]) is int
 
 

@@ -1,4 +1,4 @@
-"""``python -m tests.live renewal|chaos|stampede|outage``: the proofs with real processes on real services.
+"""``python -m tests.live renewal|chaos|ground|stampede|outage``: the proofs with real processes on real services.
 
 Loopback only, bounded, and clean afterwards. Exit code 1 if a promise was broken.
 """
@@ -26,15 +26,20 @@ def main() -> int:
     renewal.add_argument("--pool", choices=("prefork", "threads"), default="prefork")
     renewal.set_defaults(prove=prove_renewal)
 
-    havoc = proofs.add_parser("chaos", help="one fault after another against a whole site")
-    havoc.add_argument("--seconds", type=float, default=300)
-    havoc.add_argument("--seed", type=int, default=1)
-    havoc.add_argument("--life", type=float, default=90)
-    havoc.add_argument("--database", choices=("sqlite", "postgres", "mariadb"), default="postgres")
-    havoc.add_argument("--broker", choices=("redis", "rabbitmq"), default="redis")
-    havoc.add_argument("--pool", choices=("prefork", "threads"), default="prefork")
-    havoc.add_argument("--isolation", default="", help="of database connections, e.g. 'serializable'")
-    havoc.set_defaults(prove=prove_chaos)
+    helps = {
+        "chaos": "one fault after another against a whole site",
+        "ground": "the faults of locks, probes and exits alone: a quick look",
+    }
+    for name, seconds in (("chaos", 300), ("ground", 20)):
+        havoc = proofs.add_parser(name, help=helps[name])
+        havoc.add_argument("--seconds", type=float, default=seconds)
+        havoc.add_argument("--seed", type=int, default=1)
+        havoc.add_argument("--life", type=float, default=90)
+        havoc.add_argument("--database", choices=("sqlite", "postgres", "mariadb"), default="postgres")
+        havoc.add_argument("--broker", choices=("redis", "rabbitmq"), default="redis")
+        havoc.add_argument("--pool", choices=("prefork", "threads"), default="prefork")
+        havoc.add_argument("--isolation", default="", help="of database connections, e.g. 'serializable'")
+        havoc.set_defaults(prove=prove_chaos)
 
     crowd = proofs.add_parser("stampede", help="upstream calls a rotation with a thousand readers and two beats")
     crowd.add_argument("--processes", type=int, default=64)
@@ -69,7 +74,7 @@ def prove_renewal(options: argparse.Namespace) -> bool:
 def prove_chaos(options: argparse.Namespace) -> bool:
     found = chaos.run(
         database=options.database, broker=options.broker, seconds=options.seconds, seed=options.seed,
-        life=options.life, isolation=options.isolation, pool=options.pool,
+        life=options.life, isolation=options.isolation, pool=options.pool, ground_only=options.proof == "ground",
     )  # fmt: skip
     site = " + ".join(filter(None, (options.database, options.isolation, options.broker, options.pool)))
     print(f"{site}, seed {options.seed}, {options.seconds:.0f} s: {found}")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sqlite3
 import threading
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from urllib.parse import urlsplit
 
 from . import services
@@ -16,7 +16,7 @@ class Database:
 
     def __init__(self, vendor: str, url: str) -> None:
         self.vendor = vendor
-        self._url = url
+        self.url = url
         self.name = urlsplit(url).path.removeprefix("/")  # on SQLite the absolute path: the URL has a slash more
 
     @contextmanager
@@ -46,7 +46,7 @@ class Database:
 
     @contextmanager
     def serializable(self) -> Iterator[None]:
-        """PostgreSQL: statements of new sessions run ``SERIALIZABLE`` within, and fail where they meet another."""
+        """PostgreSQL: what new sessions do not ask otherwise for runs ``SERIALIZABLE`` within."""
         try:
             self._isolate("serializable")
             yield
@@ -58,19 +58,13 @@ class Database:
             execute(f"ALTER DATABASE {self.name} SET default_transaction_isolation = '{level}'")
         self.end_sessions()
 
-    def rollbacks(self) -> int:
-        """PostgreSQL: how many transactions have failed in this database."""
-        with services.admin(self.vendor) as execute:
-            query = "SELECT xact_rollback FROM pg_stat_database WHERE datname = %s"
-            return int(execute(query, [self.name]).fetchone()[0])
-
     @contextmanager
     def rows_in_use(self) -> Iterator[None]:
         """Somebody else touches every token row all the time within, and changes nothing of importance."""
         over = threading.Event()
 
         def touch() -> None:
-            with services.console(self.vendor, self._url) as execute:
+            with services.console(self.vendor, self.url) as execute:
                 execute("SET default_transaction_isolation = 'read committed'")
                 while not over.wait(0.002):
                     execute("UPDATE wechat_token_token SET egress_ip = egress_ip")
@@ -83,6 +77,30 @@ class Database:
             over.set()
             toucher.join()
 
+    @contextmanager
+    def row_held(self, appid: str) -> Iterator[None]:
+        """A session with a transaction that it has forgotten holds the account's token row within."""
+        where = f"account_id IN (SELECT id FROM wechat_token_account WHERE appid = '{appid}')"
+        with services.console(self.vendor, self.url) as execute:
+            execute("BEGIN")
+            execute(f"SELECT 1 FROM wechat_token_token WHERE {where} FOR UPDATE")
+            yield
+            with suppress(Exception):  # the session may be gone
+                execute("ROLLBACK")
+
+    @contextmanager
+    def table_held(self) -> Iterator[None]:
+        """As a migration holds it: nobody reads or writes tokens within."""
+        with services.console(self.vendor, self.url) as execute:
+            if self.vendor == "postgres":
+                execute("BEGIN")
+                execute("LOCK TABLE wechat_token_token IN ACCESS EXCLUSIVE MODE")
+            else:
+                execute("LOCK TABLES wechat_token_token WRITE")
+            yield
+            with suppress(Exception):
+                execute("ROLLBACK" if self.vendor == "postgres" else "UNLOCK TABLES")
+
     def end_sessions(self) -> None:
         """End every connection to the scratch database. Does nothing on SQLite, which has none."""
         if self.vendor == "postgres":
@@ -94,12 +112,30 @@ class Database:
 
     def execute(self, statement: str) -> None:
         """Run one statement, as an operator with a console would."""
-        with services.console(self.vendor, self._url) as execute:
+        with services.console(self.vendor, self.url) as execute:
             execute(statement)
 
     def make_due(self, appid: str) -> None:
         """Overdue since long, for beat and callers alike."""
         self._update(appid, "due_at = '2026-01-01 00:00:00'")
+
+    @contextmanager
+    def due_again(self, appid: str, every: float) -> Iterator[None]:
+        """Overdue once more every so many seconds within, whatever backoff its failures have earned."""
+        over = threading.Event()
+
+        def again() -> None:
+            while not over.wait(every):
+                with suppress(Exception):  # the row may be locked, the session ended
+                    self.make_due(appid)
+
+        thread = threading.Thread(target=again, daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            over.set()
+            thread.join(timeout=30)
 
     def lend_for_ever(self, appid: str) -> None:
         """A lease that nobody holds, until long after everybody has gone."""

@@ -13,8 +13,9 @@ from wechat_token.sandbox import Fault
 
 from . import services
 from .crew import Crew
+from .service import Service
 from .site import Site
-from .verdict import EarlyEnd, Pause
+from .verdict import EarlyEnd, Pause, Read
 
 
 @dataclass
@@ -27,21 +28,23 @@ class Stage:
     rng: random.Random
     life: float
     lease: float
+    behind_replica: Service | None = None
     early_ends: list[EarlyEnd] = field(default_factory=list)
+    reads: list[Read] = field(default_factory=list)
+    broken: list[str] = field(default_factory=list)  # promises, in words
     provoked: int = 0  # renewals before their time, so that a fault finds its victim soon
 
     def linger(self, at_least: float, at_most: float) -> None:
         time.sleep(self.rng.uniform(at_least, at_most))
 
     @contextmanager
-    def call_under_way(self, seconds: float = 1.5) -> Iterator[None]:
-        """Enter when WeChat has issued a token and not yet answered."""
-        self.spoil_a_call(Fault("slow", seconds=seconds))
-        yield
+    def call_under_way(self, seconds: float = 1.5) -> Iterator[str]:
+        """Enter when WeChat has issued a token to the account and not yet answered."""
+        yield self.spoil_a_call(Fault("slow", seconds=seconds))
         self.site.fake.clear_faults()
 
-    def spoil_a_call(self, fault: Fault, times: int = 1) -> None:
-        """Commit ``fault`` on the next calls of some account, which is made due for it."""
+    def spoil_a_call(self, fault: Fault, times: int = 1) -> str:
+        """Commit ``fault`` on the next calls of some account, which is made due for it; its AppID."""
         # What WeChat obeys without an answer is harmful on classic alone, so that one gets more than its share.
         endpoint = self.rng.choice(["classic", "classic", "stable"])
         appid = self.any_account(endpoint)
@@ -51,6 +54,7 @@ class Stage:
         give_up_at = time.monotonic() + 10
         while self.site.fake.state()["faults"] and time.monotonic() < give_up_at:
             time.sleep(0.02)
+        return appid
 
     def any_account(self, endpoint: str = "") -> str:
         return self.rng.choice([appid for appid, its in self.appids.items() if endpoint in ("", its)])
@@ -59,7 +63,8 @@ class Stage:
         """Until every account's latest call has succeeded: the next fault is to meet a whole site."""
         give_up_at = time.monotonic() + patience
         while time.monotonic() < give_up_at:
-            latest = {call.appid: call for call in self.site.fake.calls if call.endpoint in ("stable", "classic")}
+            calls = [call for call in self.site.fake.calls if call.endpoint in ("stable", "classic")]
+            latest = {call.appid: call for call in calls if call.appid in self.appids}
             if not any(call.errcode or call.fault not in ("", "slow") for call in latest.values()):
                 return
             time.sleep(0.1)
@@ -75,14 +80,19 @@ class Stage:
         self.site.run("-m", "tests.live.readers", "complain", appid, str(processes), token)
 
     def cache_key(self, appid: str) -> str:
-        return f"{self.site.run_name}:1:wechat_token:{appid}:access_token"
+        return f"{self.site.run_name}:1:wechat_token:{self.site.site_id}:{appid}:access_token"
 
 
 @dataclass(frozen=True, slots=True)
 class Calamity:
     name: str
     happen: Callable[[Stage], None]
-    needs: str = ""  # 'cache', 'broker', 'database' (links), 'sessions' or 'web'
+    needs: str = ""  # 'cache', 'broker', 'database' (links), 'sessions', 'web', 'callers' or 'replica'
+
+    @property
+    def is_outage(self) -> bool:
+        """Whether whoever needs a fetch meanwhile may go without."""
+        return self.needs in ("database", "sessions") or self.name == "upstream outage"
 
 
 CALAMITIES: Final[list[Calamity]] = []

@@ -8,21 +8,28 @@ what each got. ``complain APPID N TOKEN``: N processes complain about TOKEN at o
 
 from __future__ import annotations
 
-import http.client
 import itertools
 import json
 import os
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any
-from urllib.parse import urlsplit
 
 import django
 
+from .asking import Asker
+from .service import Service
+
 
 def at_once(processes: int, work: Callable[[], Any]) -> list[Any]:
-    """Run ``work`` in forked processes that start at the same moment; their results, or the names of their errors."""
+    """Run ``work`` in forked processes that start at the same moment; their results, or the names of their errors.
+
+    They stand for processes that live on: each does what is left to do after its answer before it ends.
+    """
+    from wechat_token.engine import settle
+
     gate_read, gate_write = os.pipe()
     pipes = []
     for _ in range(processes):
@@ -36,6 +43,7 @@ def at_once(processes: int, work: Callable[[], Any]) -> list[Any]:
                 result = f"{type(exc).__name__}: {exc}"
             with os.fdopen(write, "w") as pipe:
                 json.dump(result, pipe)
+            settle(10)
             os._exit(0)
         os.close(write)
         pipes.append(read)
@@ -53,42 +61,19 @@ def at_once(processes: int, work: Callable[[], Any]) -> list[Any]:
 def loop(appids: list[str], seconds: float, pause: float, read: Callable[[str], str]) -> None:
     """Read in turn and say so, one line a read. ``asked`` and ``at``: when the question and the answer came."""
     end = time.time() + seconds
+    asker = Asker()
     for appid in itertools.cycle(appids):
-        asked = time.time()
-        if asked >= end:
+        if time.time() >= end:
             return
-        try:
-            got: dict[str, Any] = {"token": read(appid)}
-        except Exception as exc:
-            got = {"error": f"{type(exc).__name__}: {exc}"}
-        print(json.dumps({"appid": appid, "asked": asked, "at": time.time(), **got}), flush=True)
+        asker.ask(appid, partial(read, appid))
         time.sleep(pause)
-
-
-def over_http(url: str) -> Callable[[str], str]:
-    """A reader that is no Django process, one connection a read."""
-    address = urlsplit(url).netloc
-    headers = {"Authorization": f"Bearer {os.environ['WECHAT_TOKEN_LIVE_KEY']}"}
-
-    def read(appid: str) -> str:
-        connection = http.client.HTTPConnection(address, timeout=20)
-        try:
-            connection.request("GET", f"/wechat/accounts/{appid}/access_token", headers=headers)
-            answer = connection.getresponse()
-            body = json.loads(answer.read())
-        finally:
-            connection.close()
-        if answer.status != 200:
-            raise RuntimeError(f"HTTP {answer.status}: {body['error']['code']}")
-        return str(body["access_token"])
-
-    return read
 
 
 def main() -> None:
     what, appid, *rest = sys.argv[1:]
     if what == "http":
-        loop(appid.split(","), float(rest[0]), float(rest[1]), over_http(rest[2]))
+        service = Service(rest[2], os.environ["WECHAT_TOKEN_LIVE_KEY"])
+        loop(appid.split(","), float(rest[0]), float(rest[1]), lambda appid: service.read(appid).token)
         return
     django.setup()
     from wechat_token import get_access_token, refresh_access_token

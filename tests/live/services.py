@@ -15,6 +15,7 @@ POSTGRES = os.environ.get("TEST_POSTGRES_URL", "postgres://root@127.0.0.1:5432/p
 MARIADB = os.environ.get("TEST_MARIADB_URL", "mysql://root@127.0.0.1:3306/mysql")
 REDIS = os.environ.get("TEST_REDIS_URL", "redis://127.0.0.1:6379/9")
 RABBITMQ = os.environ.get("TEST_RABBITMQ_URL", "amqp://guest:guest@127.0.0.1:5672//")
+PATIENCE = 15  # seconds
 
 
 def missing(name: str) -> str:
@@ -78,15 +79,20 @@ def delete_keys(pattern: str) -> int:
 
 @contextmanager
 def console(vendor: str, url: str) -> Iterator[Callable[..., Any]]:
-    """``execute`` of a session in one database. On PostgreSQL it may write where the database says it may not."""
+    """``execute`` of a session in one database, which waits for no lock without end.
+
+    On PostgreSQL it may write where the database says it may not.
+    """
     if vendor == "postgres":
         import psycopg
 
         with psycopg.connect(url, connect_timeout=2, autocommit=True) as connection:
             connection.execute("SET default_transaction_read_only = off")
+            connection.execute(f"SET lock_timeout = '{PATIENCE}s'")
             yield connection.execute
     elif vendor == "mariadb":
         with cursor_of_mariadb(url) as cursor:
+            cursor.execute(f"SET innodb_lock_wait_timeout = {PATIENCE}, lock_wait_timeout = {PATIENCE}")
             yield cursor.execute
     else:
         with closing(sqlite3.connect(urlsplit(url).path.removeprefix("/"), isolation_level=None, timeout=5)) as file:

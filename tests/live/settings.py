@@ -10,6 +10,7 @@ from example_project.settings import (
     CELERY_BROKER_URL,
     DATABASES,
     WECHAT_TOKEN,
+    database,
 )
 
 _run = os.environ["WECHAT_TOKEN_LIVE_RUN"]
@@ -26,3 +27,12 @@ if _isolation and DATABASES["default"]["ENGINE"].endswith("postgresql"):
     DATABASES["default"]["OPTIONS"]["options"] = f"-c default_transaction_isolation={_level}"
 elif _isolation:
     DATABASES["default"]["OPTIONS"]["isolation_level"] = _isolation
+
+_pool = os.environ.get("WECHAT_TOKEN_LIVE_POOL", "")
+if _pool and DATABASES["default"]["ENGINE"].endswith("postgresql"):
+    DATABASES["default"]["OPTIONS"]["pool"] = {"min_size": 0, "max_size": int(_pool), "timeout": 10}
+    DATABASES["default"]["CONN_MAX_AGE"] = 0
+
+if os.environ.get("WECHAT_TOKEN_LIVE_REPLICA"):
+    DATABASES["replica"] = database(os.environ["WECHAT_TOKEN_LIVE_REPLICA"])
+    DATABASE_ROUTERS = ["tests.live.replica.ReadsFromReplica"]

@@ -12,15 +12,18 @@ import uuid
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from wechat_token.sandbox import FakeWeChat, FakeWeChatServer
+from wechat_token.sandbox import FakeWeChatServer
 
 from . import services
 from .databases import Database
 from .link import Link
+from .replica import Replica
+from .upstream import Upstream
 
 ROOT = Path(__file__).resolve().parents[2]
 SECRET = "live-secret-0123456789abcdef0123"
@@ -30,18 +33,19 @@ SECRET = "live-secret-0123456789abcdef0123"
 class Site:
     """``links``: the ways to ``database``, ``cache`` and ``broker``, if the site was made with them."""
 
-    fake: FakeWeChat
+    fake: Upstream
     env: dict[str, str]
     folder: Path
     database: Database
     links: dict[str, Link] = field(default_factory=dict)
     children: list[subprocess.Popen[str]] = field(default_factory=list)
 
-    def start(self, *command: str, **options: Any) -> subprocess.Popen[str]:
-        """Start a child with the site's environment in a process group of its own."""
+    def start(self, *command: str, env: dict[str, str] | None = None, **options: Any) -> subprocess.Popen[str]:
+        """Start a child with the site's environment, and ``env`` on top, in a process group of its own."""
         child = subprocess.Popen(
-            [sys.executable, *command], cwd=ROOT, env=self.env, text=True, start_new_session=True, **options
-        )
+            [sys.executable, *command], cwd=ROOT, env=self.env | (env or {}), text=True, start_new_session=True,
+            **options,
+        )  # fmt: skip
         self.children.append(child)
         return child
 
@@ -50,10 +54,12 @@ class Site:
         with (self.folder / f"{name}.log").open("w") as log:
             return self.start(*command, stdout=log, stderr=subprocess.STDOUT)
 
-    def run(self, *command: str, stdin: str | None = None, timeout: float = 60) -> str:
+    def run(
+        self, *command: str, stdin: str | None = None, timeout: float = 60, env: dict[str, str] | None = None
+    ) -> str:
         """Run a child to its end; its standard output. Raises with its error output if it fails."""
         done = subprocess.run(
-            [sys.executable, *command], cwd=ROOT, env=self.env, text=True, input=stdin,
+            [sys.executable, *command], cwd=ROOT, env=self.env | (env or {}), text=True, input=stdin,
             capture_output=True, timeout=timeout, check=False,
         )  # fmt: skip
         if done.returncode:
@@ -70,6 +76,23 @@ class Site:
     def shell(self, code: str) -> str:
         """Run a line of Python in a process of the site; what it prints."""
         return self.run("manage.py", "shell", "-v", "0", "-c", code)
+
+    def add_key(self, name: str, *scope: str) -> str:
+        """A new client key. ``scope``: arguments of the command, such as ``--all-accounts``."""
+        return self.run("manage.py", "wechat_token", "add-key", name, *scope).strip()
+
+    @contextmanager
+    def replica(self) -> Iterator[dict[str, str]]:
+        """A copy of the database that lags behind it; the environment of whoever is to read there."""
+        with services.scratch_database(self.database.vendor) as url:
+            self.run("manage.py", "migrate", "--verbosity", "0", env={"DATABASE_URL": url})
+            with Replica(self.database.vendor, self.database.url, url):
+                yield {"WECHAT_TOKEN_LIVE_REPLICA": url}
+
+    @cached_property
+    def site_id(self) -> str:
+        """Names this site's entries in the cache."""
+        return self.shell("from wechat_token.models import Site; print(Site.objects.get().site_id)").strip()
 
     @property
     def run_name(self) -> str:
@@ -107,7 +130,7 @@ def live_site(
     """
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="wechat-token-live-")))
-        fake = FakeWeChat(life=life, overlap=overlap, seed=seed)
+        fake = Upstream(life=life, overlap=overlap, seed=seed)
         server = stack.enter_context(FakeWeChatServer(fake))
         if database == "sqlite":
             direct = f"sqlite:///{folder / 'db.sqlite3'}"

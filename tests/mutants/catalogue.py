@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 
@@ -16,172 +17,718 @@ class Change:
 
 @dataclass(frozen=True, slots=True)
 class Mutant:
+    """``proof``: the test that is known to notice it, and is therefore asked first; a file below ``tests/``, or one
+    test in it.
+    """
+
     name: str
+    proof: str
     changes: tuple[Change, ...]
 
 
-def mutant(name: str, *changes: tuple[str, str, str]) -> Mutant:
-    return Mutant(name, tuple(Change(*change) for change in changes))
+def mutant(name: str, proof: str, *changes: tuple[str, str, str]) -> Mutant:
+    return Mutant(name, proof, tuple(Change(*change) for change in changes))
 
 
-def schedule(name: str, old: str, new: str) -> Mutant:
-    return mutant(name, ("schedule.py", old, new))
+def of(file: str) -> Callable[[str, str, str, str], Mutant]:
+    return lambda name, proof, old, new: mutant(name, proof, (file, old, new))
 
 
-def refresh(name: str, old: str, new: str) -> Mutant:
-    return mutant(name, ("refresh.py", old, new))
-
-
-def serving(name: str, old: str, new: str) -> Mutant:
-    return mutant(name, ("serving.py", old, new))
+accounts = of("engine/accounts.py")
+attempt = of("engine/attempt.py")
+batch = of("engine/batch.py")
+connections = of("engine/connections.py")
+ground = of("engine/ground.py")
+official_account = of("platforms/official_account.py")
+refresh = of("engine/refresh.py")
+schedule = of("engine/schedule.py")
+served = of("engine/served.py")
+serving = of("engine/serving.py")
 
 
 MUTANTS = (
     # -- one at a time, fenced (R1, R2)
     mutant(
         "rows are written without comparing",
-        ("rows.py", "filter(pk=token.pk, revision=token.revision)", "filter(pk=token.pk)"),
+        "test_rows.py",
+        ("engine/rows.py", "filter(pk=token.pk, revision=token.revision)", "filter(pk=token.pk)"),
     ),
     mutant(
         "no fencing",
-        ("rows.py", "        rows = rows.filter(lease_owner=owner)", "        pass"),
-        ("refresh.py", "if fresh is None or fresh.lease_owner != self.owner:", "if fresh is None:"),
+        "test_rows.py",
+        ("engine/rows.py", "        rows = rows.filter(lease_owner=owner)", "        pass"),
+        ("engine/attempt.py", "overtaken = fresh.lease_owner != owner", "overtaken = False"),
+    ),
+    attempt(
+        "a late answer is stored over another's claim",
+        "test_flights.py::test_store__of_a_token_of_which_others_know_more_gives_way",
+        "overtaken = fresh.lease_owner != owner",
+        "overtaken, owner = False, fresh.lease_owner",
     ),
     mutant(
         "the lease is shorter than the deadline",
+        "test_conf.py",
         ("conf.py", "return self.request_deadline + self.lease_margin", "return self.request_deadline / 2"),
     ),
     schedule(
         "a live lease is ignored",
+        "test_schedule.py::test_decide__somebody_is_at_it",
         "    if lease_is_live(token, now, lease):\n        return Decision(",
         "    if False:\n        return Decision(",
     ),
     schedule(
         "a lease in the far future is believed",
+        "test_serving.py::test_get_access_token__a_lease_in_the_far_future_is_not_believed",
         "now < token.lease_until <= now + seconds(2 * lease)",
         "now < token.lease_until",
     ),
     mutant(
         "nothing falls due when a lease ends",
+        "test_schedule.py::test_claim__falls_due_again_when_the_lease_ends",
         (
-            "schedule.py",
+            "engine/schedule.py",
             '"lease_until": now + seconds(lease), "due_at": now + seconds(lease)}',
             '"lease_until": now + seconds(lease)}',
         ),
         (
-            "schedule.py",
+            "engine/schedule.py",
             '        "lease_until": now + seconds(lease),\n        "due_at": now + seconds(lease),\n',
             '        "lease_until": now + seconds(lease),\n',
         ),
     ),
-    schedule(
-        "an edited account keeps its lease", "{**NO_FAILURE, **released(due_at)}", '{**NO_FAILURE, "due_at": due_at}'
+    attempt(
+        "a request held up is sent all the same",
+        "test_refresh.py::test_refresh__held_up_after_the_claim_sends_nothing",
+        "elif (held_up := self._held_up()) > get_settings().lease_margin:",
+        "elif (held_up := 0.0):",
     ),
-    refresh("a request held up is sent all the same", "if held_up > get_settings().lease_margin:", "if False:"),
+    ground(
+        "a key has several flights at a time",
+        "test_ground.py",
+        "        if under_way is not None:\n            return under_way\n",
+        "",
+    ),
+    ground(
+        "a process has any number of flights",
+        "test_ground.py",
+        "if sum(other.scheduled is scheduled for other in _flights.values()) >= limit:",
+        "if False:",
+    ),
+    ground(
+        "the batch takes the callers' threads",
+        "test_ground.py",
+        "sum(other.scheduled is scheduled for other in _flights.values())",
+        "len(_flights)",
+    ),
+    # -- leaving unclaimed (R1)
+    refresh(
+        "classic leaves unclaimed",
+        "test_flights.py::test_begin__classic_never_leaves_unclaimed",
+        "            and not attempt.displaces()\n",
+        "",
+    ),
+    refresh(
+        "a complaint leaves unclaimed",
+        "test_flights.py::test_begin__a_complaint_never_leaves_unclaimed",
+        "            and self.complaint is None\n",
+        "",
+    ),
+    refresh(
+        "what nobody waits for leaves unclaimed",
+        "test_flights.py::test_begin__nobody_waits_so_nothing_leaves_unclaimed",
+        "            and bool(self.flight.waiting)\n        )",
+        "        )",
+    ),
+    refresh(
+        "nothing leaves unclaimed",
+        "test_flights.py::test_begin__plain_stable_leaves_unclaimed_while_its_caller_holds_the_lock",
+        "and self.flight.locked_for >= UNCLAIMED_AFTER",
+        "and False",
+    ),
+    attempt(
+        "what left unclaimed is stored over a claim",
+        "test_flights.py::test_begin__unclaimed_gives_way_to_who_claimed_meanwhile",
+        "overtaken = bool(fresh.lease_owner) or fresh.version != self.token.version",
+        "overtaken = False",
+    ),
+    attempt(
+        "a claim whose answer was lost is another's",
+        "test_flights.py::test_refresh__goes_on_after_a_write_whose_answer_was_lost",
+        'return self._tried[0] == "claim" and rows.has_landed(self.token, self._tried[1])',
+        "return False",
+    ),
+    attempt(
+        "a store whose answer was lost is another's",
+        "test_flights.py::test_refresh__goes_on_after_a_write_whose_answer_was_lost",
+        "if tried and rows.has_landed(self.token, before) and tried == step:",
+        "if False:",
+    ),
     # -- intent and repair (R2)
-    schedule("no intent", "if displaces and token.unanswered_since is None:", "if False:"),
+    schedule(
+        "no intent",
+        "test_schedule.py::test_intent__doubts_the_token_if_the_request_displaces_it",
+        "if displaces and token.unanswered_since is None:",
+        "if False:",
+    ),
     schedule(
         "a doubtful token counts as good",
+        "test_schedule.py::test_usable_until__examples",
         "    if token.unanswered_since is None:\n        return token.expires_at\n",
         "    if True:\n        return token.expires_at\n",
     ),
-    schedule("no repair", "if doubtful and hurry and failure.error_class is ErrorClass.TRANSIENT:", "if False:"),
+    schedule(
+        "no repair",
+        "test_schedule_answers.py::test_after_failure__a_lost_answer_puts_the_token_in_doubt",
+        "if doubtful and hurry and failure.error_class is ErrorClass.TRANSIENT:",
+        "if False:",
+    ),
     schedule(
         "a crashed holder's request is forgotten",
+        "test_schedule.py::test_claim__of_a_crashed_holder_takes_its_request_for_lost",
         'may still be on its way.\n        fields["lost_at"] = token.sent_at',
         "may still be on its way.\n        pass",
     ),
-    schedule("a lost request is taken for settled", "if sent_at < settled_at:", "if False:"),
+    schedule(
+        "a lost request is taken for settled",
+        "test_schedule_answers.py::test_after_success__a_lost_request_may_still_arrive",
+        "if sent_at < settled_at:",
+        "if False:",
+    ),
     schedule(
         "a failed repair clears the doubt",
+        "test_schedule_answers.py::test_after_failure__an_older_doubt_stays",
         'fields["unanswered_since"] = before.unanswered_since',
         'fields["unanswered_since"] = None',
     ),
-    refresh(
+    attempt(
         "an overtaken request asks for no repair",
-        "if may_have_issued and self.displaces(forced=self.forced) and sent_at is not None:",
-        "if False:",
+        "test_refresh.py::test_refresh__a_late_answer_never_overwrites_a_newer_token",
+        "sent_at, repair = self.token.sent_at, may_have_issued and self.displaces(forced=self.forced)",
+        "sent_at, repair = self.token.sent_at, False",
     ),
     # -- the life of a token (R6, R12)
     schedule(
         "the life counts from the answer",
+        "test_schedule_answers.py::test_after_success__the_life_counts_from_before_the_request",
         "    sent_at = token.sent_at or now\n    expires_at = sent_at + seconds(issued.expires_in)",
         "    sent_at = token.sent_at or now\n    expires_at = now + seconds(issued.expires_in)",
     ),
-    schedule("no jitter", "(renewal.earliest - renewal.latest) * chance", "(renewal.earliest - renewal.latest)"),
-    mutant(
+    schedule(
+        "no jitter",
+        "test_schedule_answers.py::test_renewals__are_spread",
+        "(renewal.earliest - renewal.latest) * chance",
+        "(renewal.earliest - renewal.latest)",
+    ),
+    official_account(
         "stable is asked before its window",
-        (
-            "platforms/official_account.py",
-            "window = min(STABLE_WINDOW, life / 3)",
-            "window = min(4 * STABLE_WINDOW, life / 3)",
-        ),
+        "test_official_account.py",
+        "window = min(STABLE_WINDOW, life / 3)",
+        "window = min(4 * STABLE_WINDOW, life / 3)",
     ),
     schedule(
-        "others are told the whole life", "return min(usable_end, planned + seconds(overlap))", "return usable_end"
+        "others are told the whole life",
+        "test_schedule.py::test_reliable_until__examples",
+        "return min(usable_end, planned + seconds(overlap))",
+        "return usable_end",
+    ),
+    schedule(
+        "versions start anew after a restore",
+        "test_flights.py::test_version__grows_across_a_restored_backup",
+        "version = max(token.version + 1, int(sent_at.timestamp() * 1000))",
+        "version = token.version + 1",
     ),
     # -- readers (R4, R7, R18)
-    serving(
+    mutant(
         "a reader waits for the renewal",
-        'background.run(("renew", key), partial(refresh, entry.token_id, reason=Reason.CALLER))',
-        "refresh(entry.token_id, reason=Reason.CALLER)",
+        "test_flights.py::test_begin__a_reader_has_the_token_in_hand_before_wechat_is_asked",
+        ("engine/refresh.py", "            self.flight.answer(self.flight.current)\n", "            pass\n"),
+        (
+            "engine/refresh.py",
+            "self.flight.current = Outcome(Status.CURRENT, token, ",
+            "_ = Outcome(Status.CURRENT, token, ",
+        ),
     ),
-    serving("callers never renew", "if turn is not None and now >= turn:", "if False:"),
+    ground(
+        "a reader waits for what becomes of a complaint",
+        "test_ground.py",
+        "if reading and flight.current is not None:\n            return flight.current\n        if threads.wait",
+        "if threads.wait",
+    ),
+    refresh(
+        "readers get the token that WeChat has just refused",
+        "test_flights.py::test_begin__a_refused_token_is_handed_to_no_reader_while_another_is_fetched",
+        "        self.flight.current = None\n",
+        "",
+    ),
+    serving(
+        "a reader waits for the renewal it starts",
+        "test_flights.py::test_get_access_token__an_overdue_token_is_returned_and_renewed",
+        "            begin(entry.key, Reason.CALLER)\n    return served.newer",
+        "            ground.wait(begin(entry.key, Reason.CALLER), settings.wait_timeout)\n    return served.newer",
+    ),
+    serving(
+        "callers never renew",
+        "test_flights.py::test_get_access_token__an_overdue_token_is_returned_and_renewed",
+        "if turn is not None and clock.now() >= turn and not settings.paused:",
+        "if False:",
+    ),
     serving(
         "memory is never looked up again",
+        "test_serving.py::test_memory__another_process_renewed",
         "    if known is not None and now < known.fresh_until:\n        return known\n    if known is None",
         "    if known is not None and now < known.dead_at:\n        return known\n    if known is None",
     ),
     serving(
         "an idle entry is handed out during its look-up",
-        "return known if now < others_keep_it_until else _together(",
-        "return known if now < known.dead_at else _together(",
+        "test_serving.py::test_current_entry__no_thread_gets_an_entry_that_lay_idle",
+        "return known if now < others_keep_it_until else _look_or_fetch(",
+        "return known if now < known.dead_at else _look_or_fetch(",
+    ),
+    serving(
+        "a task waits although it has a token",
+        "test_flights.py::test_aget_access_token__a_task_takes_the_token_it_has_while_it_is_looked_up",
+        "            if usable is not None and _is_in_constant_use(usable, flight):\n",
+        "            if False:\n",
+    ),
+    served(
+        "memory grows without end",
+        "test_served.py",
+        "if len(young) >= get_settings().memory_entries and entry.key not in young:",
+        "if False:",
+    ),
+    # -- waiting (R30)
+    ground(
+        "a caller joins the flight without a limit",
+        "test_ground.py",
+        "return _wait(flight, me, clock.monotonic() + seconds, over_http=over_http, reading=reading)",
+        "return _wait(flight, me, clock.monotonic() + 1e9, over_http=over_http, reading=reading)",
+    ),
+    ground(
+        "a caller in a transaction waits for its own lock",
+        "test_ground.py",
+        "if in_transaction and flight.locked_for > LOCKED_SECONDS:",
+        "if False:",
+    ),
+    ground(
+        "threads pile up behind what hangs",
+        "test_ground.py",
+        "if now >= free_until and too_many:",
+        "if over_http and now >= free_until and too_many:",
+    ),
+    ground(
+        "http threads wait without limit",
+        "test_ground.py",
+        " or (over_http and me not in _over_http[:WAITING_OVER_HTTP])",
+        "",
+    ),
+    ground(
+        "http threads wait for a second",
+        "test_ground.py",
+        "(FREE_OVER_HTTP if over_http else FREE_SECONDS)",
+        "FREE_SECONDS",
+    ),
+    ground(
+        "signals are sent before the answer",
+        "test_flights.py::test_signals__are_sent_when_the_callers_have_left",
+        "self._to_tell.append(work)",
+        "work()",
+    ),
+    refresh(
+        "a lock is waited for without end",
+        "test_flights.py::test_begin__nobody_waits_so_nothing_leaves_unclaimed",
+        "if now - self.began > max(ALONE, get_settings().wait_timeout) and not self.flight.is_awaited:",
+        "if False:",
+    ),
+    # -- connections (R3, R34, R35)
+    connections(
+        "what hands over the private connection is the site's pool",
+        "test_connections.py",
+        '            options.pop("pool", None)\n',
+        "",
+    ),
+    connections(
+        "the store sits in the caller's transaction",
+        "test_connections.py",
+        "    using = alias()\n    if in_place():\n        yield using",
+        "    using = alias()\n    if True:\n        yield using",
+    ),
+    connections(
+        "the caller's connection is not given back",
+        "test_connections.py",
+        "            connections[using] = former\n",
+        "            pass\n",
+    ),
+    connections(
+        "private connections lie idle",
+        "test_connections.py",
+        "if sound and len(_waiting) > len(_handed) and slot.connection.connection is not None:",
+        "if sound and slot.connection.connection is not None:",
+    ),
+    connections(
+        "a transaction's old world is read",
+        "test_connections.py",
+        "            if in_transaction:\n                raise NotHere  # SQLite's",
+        "            if False:\n                raise NotHere  # SQLite's",
+    ),
+    refresh(
+        "a connection is held while WeChat is asked",
+        "test_connections.py",
+        "            outcome = self._ask(self.attempt)\n",
+        "            with private():\n                outcome = self._ask(self.attempt)\n",
+    ),
+    refresh(
+        "the result is stored once only",
+        "test_flights.py::test_store__is_offered_again_and_the_caller_has_it_after_the_first_attempt",
+        "                if clock.monotonic() > give_up_at:\n                    return self._not_stored",
+        "                if True:\n                    return self._not_stored",
     ),
     mutant(
+        "reads go to the replica",
+        "test_connections.py",
+        ("querysets.py", "return queryset.using(self._db or router.db_for_write(self.model))", "return queryset"),
+    ),
+    connections(
+        "the engine reads from the replica",
+        "test_connections.py",
+        "return router.db_for_write(Token)",
+        "return router.db_for_read(Token)",
+    ),
+    mutant(
+        "a fork keeps its parent's locks",
+        "test_process.py",
+        ("process.py", 'if hasattr(os, "register_at_fork"):', "if False:"),
+    ),
+    # -- memory and cache (R13, R32)
+    served(
+        "an older version overwrites a newer one",
+        "test_served.py",
+        "if known is not None and known.age > entry.age and now < known.dead_at:",
+        "if False:",
+    ),
+    served(
+        "an older version overwrites a newer one in the cache",
+        "test_served.py",
+        "if there is not None and there.age > news.age:",
+        "if False:",
+    ),
+    served(
+        "old news is put into the cache",
+        "test_served.py",
+        "if late or is_outdated(entry) or _shared_cache",
+        "if is_outdated(entry) or _shared_cache",
+    ),
+    served(
+        "what was held up on its way to the cache stays there",
+        "test_served.py",
+        "if clock.monotonic() - begun > NEWS_SECONDS:",
+        "if False:",
+    ),
+    served(
+        "a withdrawn token comes back from the cache",
+        "test_served.py",
+        "    drop(key, age)\n    if _shared_cache(resting=True) is not None:",
+        "    drop(key, age)\n    if False:",
+    ),
+    served(
+        "who withdraws a token takes it back from a cache that failed",
+        "test_served.py",
+        "return entry.age < _floors.get(entry.key, (0, 0)) or (",
+        "return (",
+    ),
+    served(
+        "a cache that failed is never told what it missed",
+        "test_served.py",
+        "        _owed[key] = news\n",
+        "        pass\n",
+    ),
+    served(
         "another account's cache entry is accepted",
-        ("shelf.py", "(entry.appid, entry.kind) != key or ", ""),
+        "test_served.py",
+        "return entry if entry.key == key else None",
+        "return entry",
+    ),
+    served(
+        "the cache entry of another site is read",
+        "test_served.py",
+        'return f"wechat_token:{site.namespace(cache)}:{quote(',
+        'return f"wechat_token:{quote(',
     ),
     mutant(
-        "the cache is never checked against the database",
-        ("shelf.py", "return -5.0 <= age < get_settings().cache_seconds", "return True"),
+        "a copy of the database shares the original's cache entries",
+        "test_served.py",
+        ("engine/site.py", "if not self.is_copy:\n            return self.site_id", "return self.site_id"),
     ),
-    # -- complaints (R8, R9)
-    refresh("a complaint is not compared", "elif not _same(token.value, stale):", "elif False:"),
+    served(
+        "a fake WeChat's tokens reach the cache",
+        "test_served.py",
+        "if _isolated or in_test_case() or get_settings().paused:",
+        "if in_test_case() or get_settings().paused:",
+    ),
+    served(
+        "the cache is never checked against the database",
+        "test_served.py",
+        "return -5.0 <= age < get_settings().cache_seconds",
+        "return True",
+    ),
+    schedule(
+        "another AppID's token is served",
+        "test_refresh.py::test_refresh__answer_for_another_appid_is_not_served",
+        "    if token.issued_for != token.account.ref:\n        return None\n",
+        "",
+    ),
+    # -- complaints (R8, R9, R29, R33)
+    refresh(
+        "a complaint is not compared",
+        "test_complaints.py::test_complain__about_an_older_token_is_settled_by_the_row",
+        "        if Secret(entry.value) != complaint.stale:\n",
+        "        if False:\n",
+    ),
     refresh(
         "a complaint is believed without asking WeChat",
-        "    if stale is not None:\n        verdict = run.probe()",
-        "    if False:\n        verdict = run.probe()",
+        "test_serving.py::test_refresh_access_token__live_token_is_refused_after_one_probe",
+        "            verdict = attempt.probe()\n",
+        "            verdict = None\n",
+    ),
+    attempt(
+        "an undecided probe counts as refused",
+        "test_complaints.py::test_complain__wechat_does_not_tell",
+        "return None if verdict is False else (bool(verdict), failure)",
+        "return (True, failure) if verdict else None",
+    ),
+    official_account(
+        "an answer that says nothing is a refusal",
+        "test_complaints.py::test_complain__wechat_does_not_tell",
+        "        return None  # busy",
+        "        return False  # busy",
     ),
     refresh(
         "complaints are not rationed",
-        "if stale is not None and schedule.complaint_allowance(token, now) < 1:",
+        "test_complaints.py::test_complain__who_has_complained_falsely_too_often_is_refused_alone",
+        "if schedule.complaint_allowance(token, complaint.payer, now) < 1:",
         "if False:",
+    ),
+    mutant(
+        "the allowance is of the account, not of the client",
+        "test_complaints.py::test_complain__who_has_complained_falsely_too_often_is_refused_alone",
+        ("engine/schedule.py", "charged = _charges(token).get(client)", 'charged = _charges(token).get("")'),
+        ("engine/schedule.py", "    charges[client] = [", '    charges[""] = ['),
+    ),
+    schedule(
+        "a false complaint costs nothing",
+        "test_complaints.py::test_complain__falsely_is_charged_to_its_client",
+        "complaint_allowance(token, client, now) - 1,",
+        "complaint_allowance(token, client, now),",
+    ),
+    refresh(
+        "a true complaint is charged",
+        "test_complaints.py::test_complain__truly_costs_nothing",
+        "        attempt.note_refusal(self.flight)\n",
+        "        attempt.note_refusal(self.flight)\n"
+        "        charged = schedule.accepted(attempt.token, self.payer, clock.now())\n"
+        '        attempt.refusal["complaints"] = charged["complaints"]\n',
+    ),
+    schedule(
+        "a verdict is believed for long",
+        "test_complaints.py::test_complain__a_verdict_is_believed_for_two_seconds",
+        "VERDICT_SECONDS: Final = 2.0",
+        "VERDICT_SECONDS: Final = 4.9",
     ),
     schedule(
         "a refused token is served on",
+        "test_schedule.py::test_usable_until__examples",
         " or token.rejected_version == token.version:\n        return None",
         ":\n        return None",
     ),
-    refresh(
+    attempt(
         "the same token again is not forced",
-        "if same and rule is not None and self.token.rejected_version == self.token.version:",
-        "if False:",
+        "test_serving.py::test_refresh_access_token__dead_stable_token_that_comes_back_is_forced",
+        "return self.same and has_rule and self.token.rejected_version == self.token.version",
+        "return False",
     ),
     schedule(
-        "forced refreshes without a gap", "return max(now, token.forced_at + seconds(rule.min_gap))", "return now"
+        "forced refreshes without a gap",
+        "test_schedule.py::test_forced_refresh_allowed_at__examples",
+        "return max(now, token.forced_at + seconds(rule.min_gap))",
+        "return now",
     ),
-    schedule("forced refreshes without a budget", "if calls_today(token, endpoint, now) >= rule.per_day:", "if False:"),
-    # -- failures (R10, R16)
+    schedule(
+        "forced refreshes without a budget",
+        "test_schedule.py::test_forced_refresh_allowed_at__examples",
+        "if calls_today(token, endpoint, now) >= rule.per_day:",
+        "if False:",
+    ),
+    attempt(
+        "forced calls that change nothing are not counted",
+        "test_complaints.py::test_complain__a_forced_refresh_that_changes_nothing_is_counted",
+        "(schedule.seconds(rule.min_gap if rule is not None else 30.0), has_left=True)",
+        "(schedule.seconds(rule.min_gap if rule is not None else 30.0), has_left=False)",
+    ),
+    # -- failures, edits, quotas (R10, R16, R31, R36)
     schedule(
         "no guard below WeChat's daily limit",
-        "if calls_today(token, endpoint, now) >= int(daily_limit * GUARD_SHARE):",
-        "if False:",
+        "test_schedule.py::test_decide__own_guard_is_below_wechats",
+        "calls_today(token, endpoint, now) >= calls_allowed(daily_limit, reason):",
+        "False:",
     ),
-    schedule("no backoff", "BACKOFF_BASE * 2.0 ** min(failures, 16)", "BACKOFF_BASE"),
-    schedule("what only people can mend is tried at once", "return HUMAN_PROBE * (0.75 + chance / 2)", "return 5.0"),
+    refresh(
+        "complaints that prove true use up the reserve",
+        "test_complaints.py::test_complain__leaves_calls_for_the_schedule",
+        "until = attempt.spared_until()",
+        "until = None",
+    ),
+    schedule(
+        "no reserve for the schedule",
+        "test_complaints.py::test_complain__leaves_calls_for_the_schedule",
+        "    if reason.by_hand or reason is Reason.COMPLAINT:\n        allowed -=",
+        "    if False:\n        allowed -=",
+    ),
+    attempt(
+        "who meets the reserve holds back the schedule",
+        "test_refresh.py::test_refresh__own_guard_stops_before_wechats_limit",
+        "if self.reason.by_hand or until is None or (",
+        "if until is None or (",
+    ),
+    schedule(
+        "what never left is counted",
+        "test_flights.py::test_refresh__counts_what_left",
+        "    if not failure.has_left:\n",
+        "    if False:\n",
+    ),
+    schedule(
+        "no backoff",
+        "test_schedule_answers.py::test_retry_delay__transient_doubles_up_to_five_minutes",
+        "BACKOFF_BASE * 2.0 ** min(failures, 16)",
+        "BACKOFF_BASE",
+    ),
+    schedule(
+        "what only people can mend is tried at once",
+        "test_schedule_answers.py::test_retry_delay__people_take_time",
+        "return HUMAN_PROBE * (0.75 + chance / 2)",
+        "return 5.0",
+    ),
     schedule(
         "a failure leaves no trace",
+        "test_schedule_answers.py::test_after_failure__what_never_left_changes_nothing",
         '        "failures": token.failures + 1,\n',
         '        "failures": token.failures,\n',
     ),
+    schedule(
+        "an edit goes unnoticed",
+        "test_refresh.py::test_refresh__of_an_account_edited_meanwhile_is_due_again",
+        "return token.edition != token.account.edition",
+        "return False",
+    ),
+    attempt(
+        "an edit during a refresh waits for its turn",
+        "test_flights.py::test_refresh__of_an_account_edited_meanwhile_is_due_at_once",
+        'return fields | {"due_at": now} if schedule.is_outdated(token) and not self._undeclared else fields',
+        "return fields",
+    ),
+    mutant(
+        "an edit during a refresh is taken for done",
+        "test_refresh.py::test_refresh__of_an_account_edited_meanwhile_is_due_again",
+        (
+            "engine/schedule.py",
+            "        **NO_FAILURE,\n    }\n    if not same:",
+            '        **NO_FAILURE,\n        "edition": token.account.edition,\n    }\n    if not same:',
+        ),
+        (
+            "engine/attempt.py",
+            "if schedule.is_outdated(token) and not self._undeclared else fields",
+            "if False else fields",
+        ),
+    ),
+    schedule(
+        "an edited account keeps its streak",
+        "test_flights.py::test_refresh__an_edit_begins_a_new_streak",
+        'fields |= {**NO_FAILURE, "edition": token.account.edition}',
+        'fields |= {"edition": token.account.edition}',
+    ),
+    mutant(
+        "a new name renews",
+        "test_flights.py::test_account_saved__a_new_name_is_no_edit",
+        (
+            "models.py",
+            '{"appid", "secret", "endpoint", "is_active"}',
+            '{"appid", "secret", "endpoint", "is_active", "name"}',
+        ),
+    ),
+    mutant(
+        "a new secret is no edit",
+        "test_flights.py::test_account_saved__what_wechat_knows_is_an_edit",
+        ("models.py", '{"appid", "secret", "endpoint", "is_active"}', '{"appid", "endpoint", "is_active"}'),
+    ),
+    official_account(
+        "the secret is decrypted after the claim",
+        "test_flights.py::test_refresh__secret_unreadable_here_touches_nothing",
+        "Secret(account.secret.reveal())",
+        "account.secret",
+    ),
+    refresh(
+        "the request is built after the claim",
+        "test_flights.py::test_refresh__secret_unreadable_here_touches_nothing",
+        "            attempt.prepare()\n",
+        "",
+    ),
+    refresh(
+        "a host keeps to itself what it cannot",
+        "test_flights.py::test_refresh__settings_that_are_wrong_here_touch_nothing",
+        "                    hosts.report(exc)\n",
+        "                    pass\n",
+    ),
+    attempt(
+        "an unreadable value stops the store",
+        "test_flights.py::test_refresh__unreadable_value_is_no_value",
+        "self._unreadable = True",
+        "self._unreadable = False",
+    ),
+    served(
+        "an unreadable value is an error for readers",
+        "test_flights.py::test_get_access_token__unreadable_value_is_fetched_anew",
+        "    except EncryptionKeyError:\n        return None\n    return Entry(",
+        "    except EncryptionKeyError:\n        raise\n    return Entry(",
+    ),
+    attempt(
+        "what a source raises is not recorded",
+        "test_flights.py::test_refresh__whatever_is_raised_after_the_claim_is_a_failure",
+        "        except BaseException as exc:\n            return _broken(exc, has_left=True)",
+        "        except BaseException:\n            raise",
+    ),
+    refresh(
+        "a paused site asks WeChat",
+        "test_flights.py::test_begin__a_site_that_must_not_asks_nobody",
+        "    if settings.paused:\n",
+        "    if False:\n",
+    ),
+    refresh(
+        "a reading site asks WeChat",
+        "test_flights.py::test_begin__a_site_that_must_not_asks_nobody",
+        "    if settings.remote_url:\n",
+        "    if False:\n",
+    ),
+    # -- the batch (R17, R35)
+    batch(
+        "the drain has no deadline",
+        "test_drain.py",
+        "give_up_at = clock.monotonic() + settings.drain_deadline",
+        "give_up_at = clock.monotonic() + 1e9",
+    ),
+    batch(
+        "two drains on one host",
+        "test_drain.py",
+        "if not first or not hosts.begin_drain():",
+        "if not first:",
+    ),
+    mutant(
+        "a drain that died is waited for",
+        "test_drain.py",
+        ("engine/hosts.py", "Q(drain_until=None) | Q(drain_until__lte=now) | ", "Q(drain_until=None) | "),
+    ),
+    batch(
+        "a lost edit is never found",
+        "test_drain.py",
+        "if int(now.timestamp() - SWEEP_AT) % SWEEP_EVERY >= 2 * get_settings().beat_interval:",
+        "if True:",
+    ),
+    batch("a kind of another version stops the tick", "test_drain.py", ".due(now).filter(kind__in=KINDS)", ".due(now)"),
 )

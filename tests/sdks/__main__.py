@@ -98,7 +98,7 @@ def accounts(site: Site, sdks: Sequence[SDK]) -> dict[str, str]:
     for sdk in sdks:
         site.fake.add_account(f"wx-{sdk.name}", SECRET)
     made = site.shell(
-        "import json; from wechat_token.clients.keys import make_key; from wechat_token.models import Account\n"
+        "import json; from wechat_token.client_keys.keys import make_key; from wechat_token.models import Account\n"
         f"names = {[sdk.name for sdk in sdks]!r}\n"
         f"rows = [Account.objects.create(appid=f'wx-{{n}}', secret={SECRET!r}, name=n) for n in names]\n"
         "keys = [make_key(row.name, accounts=[row], may_refresh=True)[1] for row in rows]\n"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import sqlite3
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, closing, contextmanager, suppress
@@ -27,18 +28,16 @@ from example_project import broker
 from wechat_token import (
     WeChatSession,
     arefresh_access_token,
-    background,
-    batch,
     clock,
     get_access_token,
     refresh_access_token,
     tasks,
 )
-from wechat_token.clients.keys import make_key
+from wechat_token.client_keys.keys import make_key
+from wechat_token.engine import Reason, refresh_each
 from wechat_token.models import Account, RefreshLog, Token
 from wechat_token.redaction import Secret
 from wechat_token.sandbox import FakeWeChat, FakeWeChatServer
-from wechat_token.schedule import Reason
 
 from .canaries import Canaries
 from .recorder import Recorder
@@ -62,7 +61,7 @@ CSRF = "c" * 32
 
 _SPOILT = (
     "UPDATE wechat_token_token SET due_at = '2020-01-01', lease_until = NULL, lease_owner = '', failures = 0, "
-    "complaint_allowance = NULL, accepted_at = NULL, usage = '{}', forced_at = NULL, alerted_at = NULL, "
+    "complaints = '{}', probe_after = NULL, usage = '{}', forced_at = NULL, alerted_at = NULL, "
     "revision = revision + 1, "
 )
 
@@ -117,7 +116,7 @@ class Scene:
             )
             self.configure(
                 API_BASE_URL=self.server.url, ENCRYPTION_KEYS=[ENCRYPTION_KEY.reveal()], REQUEST_DEADLINE=2.0,
-                LEASE_MARGIN=0.05, WAIT_TIMEOUT=0.1, MEMORY_SECONDS=0.0,
+                LEASE_MARGIN=1.0, WAIT_TIMEOUT=10.0, MEMORY_SECONDS=0.0,
             )  # fmt: skip
             (self.folder / "results").mkdir()
             self.use_broker(broker.URL)
@@ -184,9 +183,9 @@ class Scene:
             self.lock_database()
 
     def _settle(self) -> None:
-        """Let work in the background end."""
+        """Let flights and work in the background end."""
         for _ in range(1000):
-            if not background._running:
+            if not any(thread.name.startswith("wechat_token-") for thread in threading.enumerate()):
                 return
             time.sleep(0.005)
 
@@ -290,7 +289,7 @@ class Scene:
             return wx.get("/cgi-bin/user/info", params={"openid": "o1"})
 
     def refresh(self) -> Any:
-        return batch.refresh_each(list(Token.objects.values_list("pk", flat=True)), reason=Reason.COMMAND)
+        return refresh_each(list(Token.objects.values_list("account__ref", "kind")), reason=Reason.COMMAND)
 
     def _stale(self, appid: str) -> Secret:
         if self.complained_about is not None:

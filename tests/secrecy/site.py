@@ -20,9 +20,7 @@ from django.db.backends.signals import connection_created
 
 from example_project import broker
 from example_project.settings import sqlite
-from wechat_token import directory, get_access_token, shelf
-from wechat_token.api import access, health, service
-from wechat_token.clients import keyring, usage
+from wechat_token import get_access_token, process
 from wechat_token.redaction import Secret
 
 PLAIN = "wx5ec7e7c0ffee0001"  # an AppSecret as WeChat makes them, on the stable endpoint
@@ -111,14 +109,7 @@ def celery_app(folder: Path, url: str) -> Iterator[Celery]:
 
 def new_process() -> None:
     """Forget what a process keeps between requests."""
-    shelf.clear_memory()
-    shelf._cache_rests_until = 0.0
-    directory.forget_default()
-    keyring.clear()
-    usage.clear()
-    access._failures.clear()
-    service._complaints.clear()
-    health._looks.clear()
+    process.forget()
 
 
 def through_a_server(application: Any, path: str) -> None:

@@ -6,12 +6,14 @@ real code does I/O: at every SQL statement, cache operation, HTTP request and sl
 
 ======================  ===============================================================================
 ``kernel``              virtual time, tasks, kills and pauses
-``processes``           hosts and processes: whose memory and whose clock the package sees
-``wiring``              the places of the package that the simulation takes over
+``processes``           hosts and processes: whose memory, clock and keys the package sees
+``wiring``              the seams of the package that the simulation takes over
+``threads``             tasks for threads: flights and those who wait for them
 ``database`` ``cache`` ``network``   the I/O, and what goes wrong there
+``cipher`` ``prepared``              encryption and the most frequent queries, made cheap
 ``swarm``               which faults a run has, and how often
-``calamities``          the larger ones: outages, kills, clocks, people
-``actors``              readers, complainers, beat
+``calamities``          the larger ones: outages, kills, clocks, lost keys, backups, people
+``actors``              readers, complainers, liars, transactions that hold a row, beat
 ``upstream``            what WeChat issued and why each token died: the truth
 ``witness``             the invariants, checked in every step
 ``world`` ``report``    a run and its verdict

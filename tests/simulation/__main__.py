@@ -1,11 +1,11 @@
-"""``python -m tests.simulation --seed N --days D [--faults X] [--accounts A] [--hosts H] [--runs R]``
+"""``python -m tests.simulation --seed N --days D [--faults X] [--accounts A] [--hosts H] [--runs R] [--jobs J]``
 
 Prints one verdict line per seed, and a sum. Exit status 1 if an invariant was violated; then the seed's faults and the
 last events of the account are printed, and the same command with that seed shows the same again.
 
-A hundred account-years, about an hour and a half of one core::
+A hundred account-years on two cores::
 
-    python -m tests.simulation --seed 1 --runs 183 --days 10 --accounts 20 --reads 1 --faults 1
+    python -m tests.simulation --seed 1 --runs 183 --days 10 --accounts 20 --reads 1 --faults 1 --jobs 2
 
 What the figures mean:
 
@@ -20,6 +20,7 @@ behind_our_back         dead tokens handed out that WeChat or another system had
 slow_news               … after the complaint, by a process that had not heard of it for more than a second
 skew                    … dead for less than the hosts' clocks differ
 blind                   … where cache and database were down for longer than the overlap
+restored                … which a backup of the database had brought back, before any complaint
 unavailable             readers that got an error for want of a token
 ======================  ===============================================================================
 """
@@ -45,6 +46,7 @@ def main() -> int:
     defaults = Options()
     parser.add_argument("--seed", type=int, default=defaults.seed)
     parser.add_argument("--runs", type=int, default=1, help="how many seeds, counting up from --seed")
+    parser.add_argument("--jobs", type=int, default=1, help="processes side by side, each with seeds of its own")
     parser.add_argument("--days", type=float, default=defaults.days)
     parser.add_argument("--faults", type=float, default=defaults.faults, help="0 none, 1 usual, 5 five times that")
     parser.add_argument("--accounts", type=int, default=defaults.accounts)
@@ -56,8 +58,8 @@ def main() -> int:
     parser.add_argument("--hammer", type=float, default=0.0, help="false complaints a second, first account")
     parser.add_argument("--jump", type=float, default=0.0, help="seconds a host's clock is wrong, now and then")
     arguments = vars(parser.parse_args())
-    runs = arguments.pop("runs")
-    return simulate([Options(**arguments | {"seed": arguments["seed"] + n}) for n in range(runs)])
+    runs, jobs = arguments.pop("runs"), arguments.pop("jobs")
+    return simulate([Options(**arguments | {"seed": arguments["seed"] + n}) for n in range(runs)], jobs)
 
 
 if __name__ == "__main__":

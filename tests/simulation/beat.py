@@ -8,7 +8,8 @@ import math
 from functools import partial
 from typing import TYPE_CHECKING
 
-from wechat_token import batch
+from wechat_token import clock
+from wechat_token.engine import batch
 
 from .processes import EPOCH
 
@@ -34,7 +35,7 @@ class Beat:
     def hear(self, row: Row) -> None:
         """A row was written: perhaps it is due before the next tick that has something to do."""
         if row.is_active and row.due_at is not None:
-            due = (row.due_at - EPOCH).total_seconds() - self.world.widest_skew
+            due = (row.due_at - EPOCH).total_seconds() - self._skew()
             if due < self._next - INTERVAL:
                 self._set(due)
 
@@ -44,7 +45,11 @@ class Beat:
     def _earliest(self) -> float:
         """The first moment at which some host's clock could say that something is due."""
         dues = [r.due_at for r in self.world.witness.rows.values() if r.due_at is not None and r.is_active]
-        return (min(dues) - EPOCH).total_seconds() - self.world.widest_skew if dues else math.inf
+        return (min(dues) - EPOCH).total_seconds() - self._skew() if dues else math.inf
+
+    def _skew(self) -> float:
+        """How early a host may find something due: they go by the database's clock, more or less."""
+        return min(self.world.widest_skew, clock.TOLERATED)
 
     def _set(self, due: float) -> None:
         self._generation += 1
@@ -63,7 +68,7 @@ class Beat:
         if now >= self.off_until and self._earliest() <= now:
             worker = world.worker()
             if worker is not None:
-                world.kernel.spawn(worker, batch.refresh_due, "tick", delay=world.rng.uniform(0.005, 0.02))
+                world.kernel.spawn(worker, batch.drain, "tick", delay=world.rng.uniform(0.005, 0.02))
         self._set(max(self._earliest(), now + 1e-6))
 
     def switch_off(self, seconds: float) -> None:

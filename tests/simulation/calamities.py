@@ -5,14 +5,17 @@ from __future__ import annotations
 import datetime as dt
 from collections.abc import Callable
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from wechat_token.encryption import StoredSecret
 from wechat_token.models import Account, Token
 from wechat_token.sandbox import Fault
 
+from .cipher import LOST, SITE
 from .network import OUTAGES, Outage
 
 if TYPE_CHECKING:
+    from .processes import Host
     from .world import World
 
 DAY = 86_400.0
@@ -31,7 +34,7 @@ class Calamities:
             "outages": self.outage, "database_outages": self.database_outage, "cache_outages": self.cache_outage,
             "cache_flushes": self.world.cache.flush, "cache_poisonings": self.poison_cache,
             "restarts": self.restart, "freezes": self.freeze, "beat_gaps": self.beat_gap,
-            "clock_steps": self.clock_step,
+            "clock_steps": self.clock_step, "read_only_caches": self.read_only_cache, "lost_keys": self.lose_key,
         }  # fmt: skip
         account: dict[str, Callable[[str], None]] = {
             "foreign": self.foreign, "killed_tokens": self.kill_token,
@@ -39,6 +42,8 @@ class Calamities:
             "secret_resets": self.reset_secret, "freezes_of_secret": self.freeze_secret,
             "ip_whitelists": self.whitelist, "quotas": self.quota, "deactivations": self.deactivate,
             "deletions": self.delete, "hand_edits": self.edit_by_hand,
+            "locks": self.world.actors.lock, "lost_values": self.lose_value, "restores": self.restore,
+            "hung_accounts": self.hang, "liars": self.world.actors.lie,
         }  # fmt: skip
         for name, strike in site.items():
             self._recur(getattr(self.world.swarm, name), strike)
@@ -52,10 +57,12 @@ class Calamities:
         for name in world.swarm.enabled:
             setattr(world.swarm, name, 0.0)
         world.network.outage = None
+        world.network.hung_until.clear()
         world.fake.clear_faults()
         world.database.down_until = min(world.database.down_until, self.kernel.now)
         for host in world.hosts:
-            host.cache_down_until = 0.0
+            host.cache_down_until = host.cache_read_only_until = 0.0
+            self._find_key(host)
         for beat in world.beats:
             beat.off_until = 0.0
         for appid in world.appids:
@@ -104,6 +111,26 @@ class Calamities:
                 host.cache_down_since = self.kernel.now
             host.cache_down_until = max(host.cache_down_until, self.kernel.now + seconds)
         self.world.note(None, "fault: cache down for %.0f s", seconds)
+
+    def read_only_cache(self) -> None:
+        seconds = self._length()
+        for host in self.world.hosts:
+            host.cache_read_only_until = max(host.cache_read_only_until, self.kernel.now + seconds)
+        self.world.note(None, "fault: the cache takes nothing for %.0f s", seconds)
+
+    def lose_key(self) -> None:
+        """A host is started anew with settings that lack the key; later again with the right ones."""
+        host, seconds = self.rng.choice(self.world.hosts), self._length()
+        if host.has_key:
+            host.has_key = False
+            self.world.trouble(None, f"{host.name} lacks the encryption key for {seconds:.0f} s", lasts=seconds + 30.0)
+            self.world.restart_host(host)
+            self.kernel.after(seconds, partial(self._find_key, host))
+
+    def _find_key(self, host: Host) -> None:
+        if not host.has_key:
+            host.has_key = True
+            self.world.restart_host(host)
 
     def poison_cache(self) -> None:
         """Soon after the other account was read, so that its entry is still trusted, and soon read."""
@@ -160,6 +187,11 @@ class Calamities:
         self.world.fake.kill_token(appid, stuck=self.rng.random() < 0.5)
         self._struck(appid, "WeChat ends the tokens")
 
+    def hang(self, appid: str) -> None:
+        seconds = self._length()
+        self.world.network.hung_until[appid] = self.kernel.now + seconds
+        self.world.trouble(appid, f"WeChat answers nothing for {seconds:.0f} s", lasts=seconds)
+
     def quota(self, appid: str) -> None:
         """Another system has used up the day's calls."""
         seconds = DAY - self.kernel.now % DAY
@@ -173,7 +205,15 @@ class Calamities:
     # -- people ------------------------------------------------------------------------------------
 
     def edit(self, appid: str) -> None:
-        self._in_admin(appid, lambda account: account.save())
+        def rename(account: Account) -> None:
+            account.name = "another"
+            account.save()
+
+        def enter_again(account: Account) -> None:
+            account.secret = account.secret.reveal()
+            account.save()
+
+        self._in_admin(appid, self.rng.choice([rename, enter_again]))
 
     def deactivate(self, appid: str) -> None:
         def switch(account: Account, active: bool) -> None:
@@ -203,13 +243,36 @@ class Calamities:
         nonsense: list[dict[str, object]] = [
             {"lease_owner": "nobody", "lease_until": later},
             {"usage": self.rng.choice([[], "many", {"day": 7}, {"classic": "x"}])},
-            {"complaint_allowance": -5.0, "complained_at": later},
-            {"accepted_at": later, "forced_at": later},
+            {"complaints": self.rng.choice([[], "many", {"": "x"}, {"": [-5.0, later.timestamp()]}])},
+            {"probe_after": later, "forced_at": later},
             {"failures": 30_000, "error_class": "nonsense"},
         ]
         Token.objects.filter(account__appid=appid).update(**self.rng.choice(nonsense))
         self.world.trouble(appid, "nonsense is written into the row")
-        self.world.witness.reload()
+        self.world.witness.meddled(appid)
+
+    def lose_value(self, appid: str) -> None:
+        """The key it was written with is gone for good."""
+        Token.objects.filter(account__appid=appid).exclude(version=0).update(value=StoredSecret(f"{LOST}…"))
+        self.world.trouble(appid, "nobody can read the stored token")
+        self.world.witness.value_lost(appid)
+
+    def restore(self, appid: str) -> None:
+        """The row as it is now comes back after an hour or more, whatever has become of it."""
+        before = Token.objects.filter(account__appid=appid).exclude(version=0).values().first()
+        if before is not None:
+            text = self.world.witness.stored.get(appid, "")
+            self.kernel.after(self.rng.uniform(1.0, 2.0) * 3600.0, partial(self._restore_row, appid, before, text))
+
+    def _restore_row(self, appid: str, before: dict[str, Any], text: str) -> None:
+        if not self.world.calm and Token.objects.filter(pk=before["id"], account_id=before["account_id"]).update(
+            **{name: value for name, value in before.items() if name not in ("id", "account_id", "value")},
+            value=StoredSecret(SITE + text),
+        ):
+            self.world.trouble(appid, "the row is restored from a backup")
+            self.world.witness.restored(appid, text)
+            for _ in range(4):
+                self.kernel.after(self.rng.uniform(0.0, 8.0), partial(self.world.actors.read_somewhere, appid))
 
     def reset_secret(self, appid: str) -> None:
         """At WeChat first; the new one is entered here a while later."""
@@ -255,7 +318,7 @@ class Calamities:
             world.trouble(appid, "an operator is at work", lasts=30.0)
             change(account)
 
-        alive = [process for process in world.webs if process.alive]
+        alive = [process for process in world.webs if process.alive and process.has_key]
         if alive:
             world.kernel.spawn(self.rng.choice(alive), partial(self._guarded, work), "admin")
 

@@ -15,6 +15,7 @@ class Figures:
     slow_news: int = 0  # … known to the database, but not yet to this process, for more than a second
     within_skew: int = 0  # dead for less than the hosts' clocks differ
     blind: int = 0  # cache and database out of order for longer than the overlap
+    restored: int = 0  # brought back by a backup of the database, and nobody had complained since
     unavailable: int = 0
     waits: int = 0
     calls: Counter[str] = field(default_factory=Counter)

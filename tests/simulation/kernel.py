@@ -25,19 +25,25 @@ class Killed(greenlet.GreenletExit):
 class Task:
     """One thread of a simulated process."""
 
-    __slots__ = ("blocked", "claimed_at", "dead", "fetched", "green", "name", "paused", "process", "turn", "writing")
+    __slots__ = (
+        "blocked", "claimed_at", "dead", "executed_at", "fetched", "green", "in_transaction", "name", "paused",
+        "process", "starter", "turn", "writing",
+    )  # fmt: skip
 
-    def __init__(self, name: str, process: Process) -> None:
+    def __init__(self, name: str, process: Process, starter: Task | None) -> None:
         self.name = name
         self.process = process
+        self.starter = starter  # the thread of the package that started this one
         self.green: greenlet.greenlet | None = None
         self.dead = False
         self.turn = 0  # grows with every resumption, so that an outdated wake-up is recognised
         # What the witness wants to know about the work under way:
         self.blocked = 0.0  # seconds spent waiting for other people's work
-        self.fetched = 0  # HTTP requests made
+        self.fetched = 0  # HTTP requests made, by itself or by a thread it started
         self.paused = False  # whether the process stood still meanwhile
         self.claimed_at = 0.0  # when it last wrote a lease
+        self.in_transaction = False  # of the site's own, around whatever it asks of the package
+        self.executed_at = 0.0  # when the database executed its latest statement
         self.writing: tuple[int, dict[str, object]] | None = None
 
 
@@ -82,8 +88,11 @@ class Kernel:
 
     # -- tasks -------------------------------------------------------------------------------------
 
-    def spawn(self, process: Process, work: Callable[[], object], name: str, *, delay: float = 0.0) -> Task:
-        task = Task(name, process)
+    def spawn(
+        self, process: Process, work: Callable[[], object], name: str, *, delay: float = 0.0,
+        starter: Task | None = None,
+    ) -> Task:  # fmt: skip
+        task = Task(name, process, starter)
 
         def body() -> None:
             try:

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
-from wechat_token import transport
 from wechat_token.conf import get_settings
 from wechat_token.exceptions import AnswerError, TransportError
+from wechat_token.platforms import transport
 from wechat_token.redaction import Secret
 from wechat_token.sandbox import Fault, Reply
 
@@ -25,6 +25,7 @@ SPOILED = (
     "empty", "html", "truncated", "garbage", "life_nan", "life_negative", "life_missing", "life_huge",
     "value_null", "value_empty", "value_number", "value_control",
 )  # fmt: skip
+UNDECIDED = (*(Fault("error", errcode=code) for code in (-1, 40164, 45009, 45011, 48001)), Fault("html"))
 NO_WAY = 1e9
 
 
@@ -52,6 +53,7 @@ class Network:
     def __init__(self, world: World) -> None:
         self.world = world
         self.outage: Outage | None = None
+        self.hung_until: dict[str, float] = {}  # by AppID
 
     def call(
         self,
@@ -62,7 +64,7 @@ class Network:
         json: Mapping[str, str | bool | Secret] | None = None,
         **options: object,
     ) -> transport.Answer:
-        """Stands in for :func:`wechat_token.transport.call`."""
+        """Stands in for :func:`wechat_token.platforms.transport.call`."""
         world, kernel = self.world, self.world.kernel
         task = kernel.alive()
         query, body = _revealed(params), b""
@@ -72,16 +74,18 @@ class Network:
         world.step("http", 0.0)
         if kernel.now - begun >= limit:  # the transport looks at its deadline just before the first byte
             raise TransportError("simulated: the deadline has passed (nothing was sent)", may_have_issued=False)
-        task.fetched += 1
+        for thread in (task, task.starter):
+            if thread is not None:
+                thread.fetched += 1
         what = _name(path, json)
         appid = world.truth.appid_of(query, body)
-        way = self._way()
+        way = self._way(appid, what)
         flight = world.witness.request_leaves(task, appid, what)
         if way.trouble:
             world.trouble(appid, f"{what}: {way.trouble}")
         if way.refused:
             kernel.sleep(way.answered)
-            world.witness.request_ends(flight, lost=False)
+            world.witness.request_ends(flight, lost=False, sent=False)
             raise TransportError("simulated: connection refused (nothing was sent)", may_have_issued=False)
         box: list[Reply] = []
         if way.arrives < NO_WAY:
@@ -93,6 +97,8 @@ class Network:
             world.witness.request_ends(flight, lost=lost)
             raise TransportError("simulated: no complete answer (the request had been sent)", may_have_issued=True)
         answer = _read(box[0])
+        if what == "probe":
+            world.witness.probe_answered(task, appid, answer)
         world.witness.request_ends(flight, lost=isinstance(answer, AnswerError) and what != "probe")
         if isinstance(answer, AnswerError):
             raise answer
@@ -110,7 +116,7 @@ class Network:
             self.world.witness.request_processed(appid)
         return reply
 
-    def _way(self) -> Way:
+    def _way(self, appid: str, what: str) -> Way:
         """Where this request goes, by the outage of the moment and by luck."""
         world, rng, swarm = self.world, self.world.rng, self.world.swarm
         there = 0.02 + rng.expovariate(1 / 0.03)
@@ -119,6 +125,10 @@ class Network:
             if world.kernel.now < self.outage.until:
                 return self._in_outage(self.outage.style, there, back)
             self.outage = None
+        if world.kernel.now < self.hung_until.get(appid, 0.0):
+            return Way(there if rng.random() < 0.5 else NO_WAY, NO_WAY, trouble="hangs")
+        if what == "probe" and swarm.undecided and rng.random() < swarm.undecided:
+            return Way(there, back, rng.choice(UNDECIDED), reset=rng.random() < 0.2, trouble="does not tell")
         luck = rng.random()
         for name in ("refused", "lost_before", "lost_after", "late", "stalled", "spoiled", "failing"):
             luck -= getattr(swarm, name)

@@ -1,11 +1,13 @@
-"""Hosts and processes. The package keeps its state in modules; each process gets its own when it runs."""
+"""Hosts and processes. The package says itself what a process remembers (:mod:`wechat_token.process`), so each of the
+simulated ones gets its own when it runs.
+"""
 
 from __future__ import annotations
 
 import datetime as dt
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from wechat_token import directory, serving, shelf
+from wechat_token import process as remembered
 
 if TYPE_CHECKING:
     from .kernel import Kernel, Task
@@ -14,13 +16,16 @@ EPOCH = dt.datetime(2026, 3, 1, 16, 0, tzinfo=dt.UTC)  # midnight in Beijing
 
 
 class Host:
-    """A machine: its wall clock may be wrong, its link to the cache may be down."""
+    """A machine: its wall clock may be wrong, its link to the cache may be down, its settings may lack a key."""
 
     def __init__(self, number: int) -> None:
         self.number = number
+        self.name = f"host-{number}"
         self.skew = 0.0  # seconds its wall clock is ahead
         self.cache_down_until = 0.0
         self.cache_down_since = 0.0
+        self.cache_read_only_until = 0.0
+        self.has_key = True
 
 
 class Process:
@@ -31,28 +36,19 @@ class Process:
         self.host = host
         self.name = name
         self.alive = True
+        self.has_key = host.has_key  # settings are read once
         self.paused_until = 0.0
         self.tasks: dict[Task, None] = {}
-        self.background: set[Any] = set()
-        self._memory: dict[Any, Any] = {}
-        self._cache_rests_until = 0.0
-        self._revalidating: dict[Any, float] = {}
-        self._flights: dict[Any, Any] = {}
-        self._default: Any = None
+        self.served: dict[str, tuple[int, float]] = {}  # by AppID: newest version handed out here, and when
+        self._memory = remembered.fresh()
 
     def lay_out(self) -> None:
-        shelf._memory = self._memory
-        shelf._cache_rests_until = self._cache_rests_until
-        serving._revalidating = self._revalidating
-        serving._flights = self._flights
-        directory._default = self._default
+        remembered.restore(self._memory)
 
     def put_away(self) -> None:
-        """The plain values; the tables are the same objects all the time."""
-        self._cache_rests_until = shelf._cache_rests_until
-        self._default = directory._default
+        self._memory = remembered.snapshot()
 
-    def now(self) -> dt.datetime:
+    def wall(self) -> dt.datetime:
         return EPOCH + dt.timedelta(seconds=self.kernel.now + self.host.skew)
 
     def monotonic(self) -> float:
@@ -69,6 +65,3 @@ class Process:
         for task in list(self.tasks):
             self.kernel.throw_killed(task)
         self.tasks.clear()
-
-    def remembered(self, appid: str) -> Any:
-        return self._memory.get((appid, "access_token"))

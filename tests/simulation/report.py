@@ -2,77 +2,83 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import sys
 import time
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass, field
 
 from wechat_token.models import ACCESS_TOKEN, Account
 from wechat_token.platforms import source_for
 
 from .beat import INTERVAL
-from .figures import Figures
 from .world import Options, World
 
 
-@dataclass(slots=True)
-class Total:
-    """Sums over all runs."""
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What is kept of a run."""
 
-    runs: int = 0
-    failed: int = 0
-    account_days: float = 0.0
-    cpu: float = 0.0
-    calls: int = 0
-    served: int = 0
-    dead: int = 0
-    dead_seconds: float = 0.0
-    repairs: int = 0
-    longest_repair: float = 0.0
-
-    def add(self, world: World, cpu: float) -> None:
-        figures, option = world.witness.figures, world.options
-        self.runs += 1
-        self.failed += bool(figures.violations)
-        self.account_days += option.accounts * option.days
-        self.cpu += cpu
-        self.calls += world.calls_counted
-        self.served += figures.served
-        self.dead += figures.dead
-        self.dead_seconds += figures.dead_seconds
-        self.repairs += figures.repairs
-        self.longest_repair = max(self.longest_repair, figures.longest_repair)
+    lines: list[str] = field(repr=False)
+    passed: bool
+    account_days: float
+    cpu: float
+    calls: int
+    served: int
+    dead: int
+    dead_seconds: float
+    repairs: int
+    longest_repair: float
 
 
-def simulate(options: list[Options]) -> int:
-    """Run them one after the other, print a line for each and the sum; 0 if all are as promised."""
-    total = Total()
-    for option in options:
-        world = World(option)
-        begun = time.process_time()
-        world.run()
-        cpu = time.process_time() - begun
-        total.add(world, cpu)
-        _print(world, world.witness.figures, cpu)
-    if total.runs > 1:
-        _say(
-            f"total: {total.runs - total.failed} of {total.runs} runs passed, "
-            f"{total.account_days:.0f} account-days ({total.account_days / 365:.2f} account-years), "
-            f"served={total.served} dead={total.dead} "
-            f"dead_seconds_per_account_year={total.dead_seconds / total.account_days * 365:.1f} "
-            f"calls_per_account_day={total.calls / total.account_days:.3f} ideal={ideal(options[0]):.3f} "
-            f"repairs={total.repairs} longest_repair={total.longest_repair:.1f}s "
-            f"speed={total.account_days / total.cpu:.1f} account-days per CPU second"
-        )
-    return 1 if total.failed else 0
+def simulate(options: list[Options], jobs: int = 1) -> int:
+    """Run them all, print a line for each and the sum; 0 if all are as promised. ``jobs``: processes at a time."""
+    verdicts = []
+    for verdict in _verdicts(options, jobs):
+        _say("\n".join(verdict.lines))
+        verdicts.append(verdict)
+    if len(verdicts) > 1:
+        _say(_total(verdicts, ideal(options[0])))
+    return 0 if all(verdict.passed for verdict in verdicts) else 1
 
 
-def _print(world: World, figures: Figures, cpu: float) -> None:
-    option = world.options
+def _verdicts(options: list[Options], jobs: int) -> Iterator[Verdict]:
+    if jobs == 1:
+        yield from map(run, options)
+        return
+    # Forked before any of them has a connection; each makes its own database in its own memory.
+    with ProcessPoolExecutor(jobs, multiprocessing.get_context("fork")) as pool:
+        yield from pool.map(run, options)
+
+
+def run(option: Options) -> Verdict:
+    world = World(option)
+    begun = time.process_time()
+    world.run()
+    cpu = time.process_time() - begun
+    figures = world.witness.figures
+    return Verdict(
+        lines=list(_lines(world, cpu)),
+        passed=not figures.violations,
+        account_days=option.accounts * option.days,
+        cpu=cpu,
+        calls=world.calls_counted,
+        served=figures.served,
+        dead=figures.dead,
+        dead_seconds=figures.dead_seconds,
+        repairs=figures.repairs,
+        longest_repair=figures.longest_repair,
+    )
+
+
+def _lines(world: World, cpu: float) -> Iterator[str]:
+    option, figures = world.options, world.witness.figures
     account_days = option.accounts * option.days
-    verdict = "FAILED" if figures.violations else "passed"
     per_day = world.calls_counted / account_days
-    _say(
-        f"{verdict} seed={option.seed} faults={option.faults:g} account_days={account_days:g} "
+    yield (
+        f"{'FAILED' if figures.violations else 'passed'} "
+        f"seed={option.seed} faults={option.faults:g} account_days={account_days:g} "
         f"served={figures.served} dead={figures.dead} dead_seconds={figures.dead_seconds:.1f} "
         f"calls_per_account_day={per_day:.3f} pace={world.witness.pace():.3f} ideal={ideal(option):.3f} "
         f"stampede={figures.token_calls / max(world.truth.issues, 1):.3f} waits={figures.waits} "
@@ -80,18 +86,32 @@ def _print(world: World, figures: Figures, cpu: float) -> None:
         f"repairs={figures.repairs}+{figures.repairs_disturbed} longest_repair={figures.longest_repair:.1f}s "
         f"violations={figures.violations} "
         f"behind_our_back={figures.behind_our_back} slow_news={figures.slow_news} skew={figures.within_skew} "
-        f"blind={figures.blind} unavailable={figures.unavailable} complaints={figures.complaints} "
-        f"kills={figures.kills} pauses={figures.pauses} "
+        f"blind={figures.blind} restored={figures.restored} unavailable={figures.unavailable} "
+        f"complaints={figures.complaints} kills={figures.kills} pauses={figures.pauses} "
         f"digest={world.digest:08x} speed={account_days / cpu:.1f}/s"
     )
     if figures.violations:
-        _say(f"faults of this run: {', '.join(world.swarm.enabled)}; widest skew {world.widest_skew:.1f} s")
-        _say(f"the first violation and what led to it (seed {option.seed}):")
-        _say("\n".join(world.failures))
+        yield f"faults of this run: {', '.join(world.swarm.enabled)}; widest skew {world.widest_skew:.1f} s"
+        yield f"the first violation and what led to it (seed {option.seed}):"
+        yield from world.failures
 
 
-def _say(line: str) -> None:
-    sys.stdout.write(line + "\n")
+def _total(verdicts: Iterable[Verdict], ideal_calls: float) -> str:
+    runs = list(verdicts)
+    days = sum(run.account_days for run in runs)
+    return (
+        f"total: {sum(run.passed for run in runs)} of {len(runs)} runs passed, "
+        f"{days:.0f} account-days ({days / 365:.2f} account-years), "
+        f"served={sum(run.served for run in runs)} dead={sum(run.dead for run in runs)} "
+        f"dead_seconds_per_account_year={sum(run.dead_seconds for run in runs) / days * 365:.1f} "
+        f"calls_per_account_day={sum(run.calls for run in runs) / days:.3f} ideal={ideal_calls:.3f} "
+        f"repairs={sum(run.repairs for run in runs)} longest_repair={max(run.longest_repair for run in runs):.1f}s "
+        f"speed={days / sum(run.cpu for run in runs):.1f} account-days per CPU second"
+    )
+
+
+def _say(text: str) -> None:
+    sys.stdout.write(text + "\n")
     sys.stdout.flush()
 
 
@@ -110,4 +130,4 @@ def ideal(option: Options) -> float:
     return sum(calls) / len(calls)
 
 
-__all__ = ["Total", "ideal", "simulate"]
+__all__ = ["ideal", "simulate"]

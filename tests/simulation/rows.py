@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import json
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,11 +11,11 @@ from django.db import connection
 
 _COLUMNS = (
     "id", "version", "expires_at", "rejected_version", "due_at", "lease_owner", "lease_until", "revision",
-    "unanswered_since", "failures", "error_class",
+    "unanswered_since", "failures", "error_class", "issued_for", "edition", "complaints",
 )  # fmt: skip
 _TIMES = frozenset({"expires_at", "due_at", "lease_until", "unanswered_since"})
 _SELECT = (
-    f"SELECT {', '.join(f't.{name}' for name in _COLUMNS)}, a.appid, a.is_active, a.endpoint "
+    f"SELECT {', '.join(f't.{name}' for name in _COLUMNS)}, a.appid, a.is_active, a.endpoint, a.ref, a.edition "
     "FROM wechat_token_token t JOIN wechat_token_account a ON a.id = t.account_id"
 )
 
@@ -34,9 +35,22 @@ class Row:
     unanswered_since: dt.datetime | None
     failures: int
     error_class: str
+    issued_for: str
+    edition: int
+    complaints: dict[str, list[float]]
     appid: str
     is_active: bool
     endpoint: str
+    ref: str
+    account_edition: int
+
+    @property
+    def account(self) -> Row:
+        return self
+
+    @property
+    def is_outdated(self) -> bool:
+        return self.edition != self.account_edition
 
 
 def read_row(token_id: int) -> Row | None:
@@ -51,13 +65,14 @@ def read_rows() -> list[Row]:
 def _query(sql: str, parameters: tuple[int, ...]) -> list[Row]:
     connection.ensure_connection()
     raw: Any = connection.connection  # beside Django, so that no wrapper sees it
-    names = (*_COLUMNS, "appid", "is_active", "endpoint")
+    names = (*_COLUMNS, "appid", "is_active", "endpoint", "ref", "account_edition")
     rows = []
     for values in raw.execute(sql, parameters).fetchall():
         row = dict(zip(names, values, strict=True))
         for name in _TIMES:
             if row[name] is not None:
                 row[name] = _moment(row[name])
+        row["complaints"] = json.loads(row["complaints"])
         row["is_active"] = bool(row["is_active"])
         rows.append(Row(**row))
     return rows

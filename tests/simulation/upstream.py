@@ -21,7 +21,7 @@ class Fact:
     ``request``: the name of the request of ours that brought it, '' if it was somebody else's.
     """
 
-    __slots__ = ("appid", "cause", "end", "known_dead_at", "request", "token")
+    __slots__ = ("appid", "cause", "end", "known_dead_at", "request", "restored_at", "token")
 
     def __init__(self, token: IssuedToken, epoch: float, request: str) -> None:
         self.appid = token.appid
@@ -30,6 +30,7 @@ class Fact:
         self.cause = "natural"
         self.end = token.expiry - epoch
         self.known_dead_at: float | None = None  # since when our own row says that WeChat refuses it
+        self.restored_at: float | None = None  # when a backup brought it back into the row
 
     def __repr__(self) -> str:
         return f"{self.token.line} token {self.token.serial}"

@@ -1,22 +1,30 @@
-"""The places of the package that the simulation takes over; everything else of it runs as it is."""
+"""The places of the package that the simulation takes over; everything else of it runs as it is.
+
+They are its seams: ``clock``, ``process``, ``engine.threads``, ``transport.call``, the ways to the database that
+``engine.connections`` names, the cache, the cipher, chance, and the name of the host.
+"""
 
 from __future__ import annotations
 
 import logging
 import random
+import sys
 import uuid
-from collections.abc import Callable, Hashable, Iterator
-from concurrent.futures import TimeoutError as FutureTimeout
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, TypeVar
 from unittest import mock
 
 from django.db import connection
 
-from wechat_token import background, batch, clock, lifecycle, refresh, rows, serving, shelf, transport
+from wechat_token import clock, encryption
+from wechat_token.engine import attempt, batch, connections, ground, hosts, lifecycle, rows, served, site, threads
+from wechat_token.platforms import transport
 
-from .kernel import Killed, Task
+from .cipher import Cipher
+from .prepared import prepared
+from .threads import Threads
 
 if TYPE_CHECKING:
     from wechat_token.models import Token
@@ -28,37 +36,63 @@ T = TypeVar("T")
 
 @contextmanager
 def wired(world: World) -> Iterator[None]:
-    """Put the simulation under the package: clocks, sleep, sockets, cache, threads, chance."""
-    kernel, patches = world.kernel, mock.patch
+    """Put the simulation under the package."""
+    kernel, patch = world.kernel, mock.patch.object
     chance = SimpleNamespace(random=random.Random(f"{world.seed}-jitter").random)
     owners = random.Random(f"{world.seed}-owners")
-    real_write = rows.write
-
-    def write(token: Token, fields: dict[str, object], *, owner: str = "") -> bool:
-        task = kernel.alive()
-        task.writing = (token.pk, fields)
-        try:
-            return real_write(token, fields, owner=owner)
-        finally:
-            task.writing = None
-
-    with (
-        patches.object(clock, "now", lambda: kernel.alive().process.now()),
-        patches.object(clock, "monotonic", lambda: kernel.alive().process.monotonic()),
-        patches.object(clock, "sleep", world.sleep_of_the_package),
-        patches.object(transport, "call", world.network.call),
-        patches.object(shelf, "caches", world.cache),
-        patches.object(rows, "write", write),
-        patches.object(refresh, "random", chance),
-        patches.object(refresh, "uuid", SimpleNamespace(uuid4=lambda: uuid.UUID(int=owners.getrandbits(128)))),
-        patches.object(batch, "ThreadPoolExecutor", _pool_class(world)),
-        patches.object(serving, "Future", _future_class(world)),
-        patches.object(background, "run", _background(world)),
-        patches.object(lifecycle, "_kick", world.kick),
-        connection.execute_wrapper(world.database.execute),
-        _quiet(),
-    ):
+    simulated, cipher, way = Threads(kernel), Cipher(world), Way(world)
+    everywhere: dict[Any, Any] = {
+        threads.Future: simulated.Future,
+        connections.in_place: lambda: False,
+        connections.in_test_case: lambda using=None: False,
+        connections.private: way.private,
+        connections.read_here: way.read_here,
+        connections.caller_is_in_transaction: way.caller_is_in_transaction,
+        encryption.encrypt: cipher.encrypt,
+        encryption.decrypt: cipher.decrypt,
+        rows.write: _witnessed(world, rows.write),
+    }
+    with ExitStack() as stack:
+        for context in (
+            patch(clock, "wall", lambda: kernel.alive().process.wall()),
+            patch(clock, "monotonic", lambda: kernel.alive().process.monotonic()),
+            patch(clock, "sleep", world.sleep_of_the_package),
+            patch(threads, "start", simulated.start),
+            patch(threads, "wait", simulated.wait),
+            patch(threads, "wait_any", simulated.wait_any),
+            patch(transport, "call", world.network.call),
+            patch(transport, "ready", lambda: None),
+            patch(served, "caches", world.cache),
+            patch(attempt, "random", chance),
+            patch(attempt, "uuid", SimpleNamespace(uuid4=lambda: uuid.UUID(int=owners.getrandbits(128)))),
+            patch(hosts, "name", lambda: kernel.alive().process.host.name),
+            patch(lifecycle, "tell_worker", world.kick),
+            patch(ground, "logger", Listener(world)),
+            patch(batch, "logger", Listener(world)),
+            prepared(world),
+            connection.execute_wrapper(world.database.execute),
+            *([] if world.swarm.site_lookups else _spared()),
+            _quiet(),
+        ):
+            stack.enter_context(context)
+        for original, replacement in everywhere.items():
+            for module, name in _users(original):
+                stack.enter_context(patch(module, name, replacement))
         yield
+
+
+def _users(original: Any) -> list[tuple[Any, str]]:
+    """Every module of the package that has imported ``original``, and under which name."""
+    modules = [module for name, module in sys.modules.items() if name.split(".")[0] == "wechat_token"]
+    return [(module, name) for module in modules for name, value in vars(module).items() if value is original]
+
+
+def _spared() -> list[AbstractContextManager[Any]]:
+    """What processes ask and say about themselves every minute is most of their statements, and never goes wrong by
+    chance: one run in ten does it in full.
+    """
+    patch = mock.patch.object
+    return [patch(site, "namespace", lambda cache: "a-site"), patch(hosts, "SAY_EVERY", 1800.0)]
 
 
 @contextmanager
@@ -71,95 +105,49 @@ def _quiet() -> Iterator[None]:
         logging.disable(logging.NOTSET)
 
 
-def _background(world: World) -> Callable[[Hashable, Callable[[], object]], None]:
-    def run(name: Hashable, work: Callable[[], object]) -> None:
-        """:func:`wechat_token.background.run`: soon, in another thread of this process, once per name."""
-        process = world.kernel.alive().process
-        if name in process.background:
-            return
-        process.background.add(name)
+def _witnessed(world: World, write: Callable[..., bool]) -> Callable[..., bool]:
+    def witnessed(token: Token, fields: dict[str, object], owner: str = "") -> bool:
+        task = world.kernel.alive()
+        task.writing = (token.pk, fields)
+        try:
+            return write(token, fields, owner)
+        finally:
+            task.writing = None
 
-        def guarded() -> None:
-            try:
-                background._guarded(name, work)
-            finally:
-                process.background.discard(name)
-
-        world.kernel.spawn(process, guarded, "background")
-
-    return run
+    return witnessed
 
 
-def _future_class(world: World) -> type:
-    kernel = world.kernel
+class Way:
+    """The ways to the database. There is one connection, and it serves all; a reader in a transaction of the site's
+    may not be answered on it, which is what the package calls ``NotHere``.
+    """
 
-    class SimulatedFuture:
-        """:class:`concurrent.futures.Future` for tasks: waiting takes virtual time."""
+    def __init__(self, world: World) -> None:
+        self.world = world
 
-        def __init__(self) -> None:
-            self._done = False
-            self._result: Any = None
-            self._error: BaseException | None = None
-            self._waiting: list[Task] = []
+    def private(self) -> AbstractContextManager[str]:
+        return _PRIVATE
 
-        def result(self, timeout: float = 1e6) -> Any:
-            if not self._done:
-                task, since = kernel.alive(), kernel.now
-                self._waiting.append(task)
-                kernel.wait(timeout)
-                task.blocked += kernel.now - since
-                if not self._done:
-                    raise FutureTimeout
-            if self._error is not None:
-                raise self._error
-            return self._result
+    def read_here(self, work: Callable[[], T]) -> T:
+        if self.world.kernel.alive().in_transaction:
+            raise connections.NotHere
+        return work()
 
-        def set_result(self, result: Any) -> None:
-            self._result = result
-            self._finish()
-
-        def set_exception(self, error: BaseException) -> None:
-            if isinstance(error, Killed):
-                return  # the process is dead, and those who wait with it
-            self._error = error
-            self._finish()
-
-        def _finish(self) -> None:
-            self._done = True
-            for task in self._waiting:
-                kernel.wake(task)
-
-    return SimulatedFuture
+    def caller_is_in_transaction(self) -> bool:
+        return self.world.kernel.alive().in_transaction
 
 
-def _pool_class(world: World) -> type:
-    kernel, future_class = world.kernel, _future_class(world)
+_PRIVATE = nullcontext("default")
 
-    class SimulatedPool:
-        """:class:`concurrent.futures.ThreadPoolExecutor` with tasks for threads."""
 
-        def __init__(self, threads: int, **options: object) -> None:
-            self._started: list[Any] = []
+class Listener:
+    """In place of the loggers of those who run other people's work: what broke off there is a crash."""
 
-        def __enter__(self) -> SimulatedPool:
-            return self
+    EXPECTED = ("Error", "OperationalError", "EncryptionKeyError", "Killed")
 
-        def __exit__(self, *exc: object) -> None:
-            for future in self._started:
-                future.result()
+    def __init__(self, world: World) -> None:
+        self.world = world
 
-        def submit(self, work: Callable[[], T]) -> Any:
-            task, future = kernel.alive(), future_class()
-
-            def thread() -> None:
-                try:
-                    future.set_result(work())
-                except BaseException as exc:
-                    future.set_exception(exc)
-                    raise
-
-            kernel.spawn(task.process, thread, task.name)
-            self._started.append(future)
-            return future
-
-    return SimulatedPool
+    def warning(self, message: str, *details: object) -> None:
+        if ("broke off" in message or "Background" in message) and details[-1] not in self.EXPECTED:
+            self.world.crash(message % details)

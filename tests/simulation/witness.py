@@ -7,9 +7,13 @@ from collections import defaultdict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, cast
 
-from wechat_token import schedule
+from wechat_token import clock
 from wechat_token.conf import get_settings
+from wechat_token.engine import schedule
+from wechat_token.exceptions import AnswerError
 from wechat_token.models import Token
+from wechat_token.platforms import transport
+from wechat_token.platforms.errcodes import DEAD_TOKEN_CODES
 from wechat_token.redaction import Secret
 
 from .figures import Figures
@@ -24,12 +28,17 @@ if TYPE_CHECKING:
 
 LEASE = 15.0  # REQUEST_DEADLINE + LEASE_MARGIN, said here again: the promise is checked, not the setting
 REPAIR_WITHIN = 30.0
+DAY = 86_400.0
 OVERLAP = 300.0
 CLASSIC_A_DAY = 1900
 FORCED_A_DAY, FORCED_GAP = 20, 30.0
-PROBES_A_DAY = 10 + 72 + 1
+ACCEPTED_A_DAY = 10 + 72 + 1  # probes that find a complaint false, for each client that complains
+ACCEPTED_GAP, UNDECIDED_GAP = 2.0, 5.0  # seconds for which a verdict is believed
 NEWS = 1.5  # seconds until every process knows of a renewal or a rejection: MEMORY_SECONDS and a lookup
 NEWS_AT_LAST = 65.0  # … where the cache failed or a process stood still: CACHE_SECONDS and a lookup
+LONGEST_WAIT = 0.3  # seconds a reader may wait for others although the table has a usable token
+WAIT_TIMEOUT = 15.0
+SLACK = 3.0  # seconds for what a caller does itself before and after it waits
 LONGEST_SILENCE = 1_300.0  # the slow probe of 900 s with its jitter, and some
 DISPLACING = ("classic", "stable_forced")
 LONGEST_DUE = dt.timedelta(hours=27, minutes=10)
@@ -47,6 +56,11 @@ class Flight:
     revision: int
     over: bool = False
 
+    @property
+    def is_claimed(self) -> bool:
+        """A request that can displace nothing may leave unclaimed, where the row is locked."""
+        return self.claimed_at > 0.0 or self.what != "stable"
+
 
 class Witness:
     def __init__(self, world: World) -> None:
@@ -62,6 +76,12 @@ class Witness:
         self._calls: dict[tuple[str, str, int], int] = defaultdict(int)
         self._forced_at: dict[str, float] = {}
         self._dead_until: dict[str, float] = {}
+        self._highest: dict[str, int] = defaultdict(int)  # by AppID: the greatest version a row has ever had
+        self._version_of: dict[str, int] = {}  # by token text
+        self._lost_values: dict[str, int] = {}  # by AppID: the version that nobody can read
+        self._meddled_at: dict[str, float] = defaultdict(lambda: -1e9)
+        self._clients: dict[tuple[str, int], set[str]] = defaultdict(set)  # who complained that day
+        self._no_probe_before: dict[str, tuple[float, str]] = {}
         self._span: dict[str, tuple[float, float, int]] = {}  # first and latest token request, and how many
 
     # -- the rows ----------------------------------------------------------------------------------
@@ -85,15 +105,54 @@ class Witness:
             self.violated(row.appid, "the version or revision of a row went back")
         value = fields.get("value")
         if isinstance(value, Secret):
-            self._known_dead(row.appid)
-            self.stored[row.appid] = value.reveal()
+            if value.reveal() != self.stored.get(row.appid):  # else WeChat had it for somebody who could not read it
+                self._known_dead(row.appid)
+            self._stored(row, value.reveal())
         elif fields.get("rejected_version"):
+            self._check_refused(row.appid, fields)
             self._known_dead(row.appid)
         world.note(row.appid, "row: %s", Told(fields))
         if row.is_active and (row.due_at is None or row.due_at > world.time() + LONGEST_DUE):
             self.violated(row.appid, f"an active row that will never be due: {row.due_at}")
         self._check_repair_is_due(row)
         world.beats_hear(row)
+
+    def _stored(self, row: Row, text: str) -> None:
+        self.stored[row.appid] = text
+        # A host whose clock is behind may count from an earlier millisecond, where a backup made it forget the rest.
+        if row.version + 1000 * self.world.widest_skew <= self._highest[row.appid]:
+            self.violated(row.appid, f"version {row.version} after {self._highest[row.appid]}")
+        self._highest[row.appid] = max(self._highest[row.appid], row.version)
+        self._version_of[text] = row.version
+
+    def _check_refused(self, appid: str, fields: dict[str, object]) -> None:
+        """WeChat was seen to refuse the token (R29), and whose doing that was (R14)."""
+        fact = self.world.truth.facts.get(self.stored.get(appid, ""))
+        if fact is None:
+            return
+        if self.world.kernel.now < fact.end:
+            self.violated(appid, f"{fact} is marked as refused, and WeChat accepts it")
+        elif fact.cause == "own" and fact.restored_at is None and "foreign_refreshes" in fields:
+            self.violated(appid, f"{fact} was displaced by ourselves, and another system is blamed")
+
+    def meddled(self, appid: str) -> None:
+        """Somebody wrote the row past the package."""
+        self._meddled_at[appid] = self.world.kernel.now
+        self.reload()
+
+    def value_lost(self, appid: str) -> None:
+        self.meddled(appid)
+        if appid in self.by_appid:
+            self._lost_values[appid] = self.by_appid[appid].version
+
+    def restored(self, appid: str, text: str) -> None:
+        """The row is what it was when ``text`` was its token."""
+        self.meddled(appid)
+        self.stored[appid] = text
+        self._lost_values.pop(appid, None)
+        fact = self.world.truth.facts.get(text)
+        if fact is not None:
+            fact.restored_at, fact.known_dead_at = self.world.kernel.now, None
 
     def _known_dead(self, appid: str) -> None:
         fact = self.world.truth.facts.get(self.stored.get(appid, ""))
@@ -126,20 +185,21 @@ class Witness:
         world.note(appid, "%s sends %s", task.process.name, what)
         self._count(appid, what, now)
         if what == "probe":
+            self._check_probe(appid, now)
             return flight
         first, _latest, count = self._span.get(appid, (now, now, 0))
         self._span[appid] = (first, now, count + 1)
         if what == "stable_forced":
-            self._check_gap(appid, now)
-        for other in self._flights[appid]:
+            self._check_forced(appid, now)
+        for other in self._flights[appid] if flight.is_claimed else ():
             lease_ends = other.claimed_at + LEASE - world.widest_skew
-            if now < lease_ends and self.edited_at[appid] < other.claimed_at:
+            if other.is_claimed and now < lease_ends and self.edited_at[appid] < other.claimed_at:
                 self.violated(appid, f"{task.process.name} sends while {other.task.process.name} holds the lease")
         self._flights[appid] = [f for f in self._flights[appid] if now < f.claimed_at + LEASE]
         self._flights[appid].append(flight)
         if appid in self._lost_at:
             lost_at = self._lost_at.pop(appid)
-            excused = world.quiet_since() > lost_at - 1.0
+            excused = world.quiet_since(appid) > lost_at - 1.0
             self.figures.repaired(now - lost_at, excused)
             if not excused and now - lost_at > REPAIR_WITHIN + 1.0 + world.widest_skew:
                 self.violated(appid, f"repaired only {now - lost_at:.1f} s after the answer was lost")
@@ -150,8 +210,12 @@ class Witness:
         if row is not None and self.edited_at[appid] < self.world.kernel.now - LEASE:
             self._check_repair_is_due(row)
 
-    def request_ends(self, flight: Flight, *, lost: bool) -> None:
+    def request_ends(self, flight: Flight, *, lost: bool, sent: bool = True) -> None:
         flight.over = True
+        if not sent:
+            self._calls[flight.appid, flight.what, int(flight.sent // DAY)] -= 1
+            if flight.what == "stable_forced":
+                self._forced_at[flight.appid] = -1e9
         if flight in self._flights[flight.appid]:
             self._flights[flight.appid].remove(flight)
         if lost and flight.what != "stable":
@@ -174,20 +238,47 @@ class Witness:
         row, world = self.by_appid.get(flight.appid), self.world
         if row is None or not row.is_active or row.revision > flight.revision:
             return
-        if world.quiet_since() < world.kernel.now - 70.0:
+        if world.quiet_since(flight.appid) < world.kernel.now - 70.0:
             self.violated(flight.appid, "a lost request left no trace in its row")
 
     def _count(self, appid: str, what: str, now: float) -> None:
         self.figures.calls[what] += 1
-        day = int(now // 86_400)  # the simulation begins at midnight in Beijing
+        day = int(now // DAY)  # the simulation begins at midnight in Beijing
         self._calls[appid, what, day] += 1
-        limit = {"classic": CLASSIC_A_DAY, "stable_forced": FORCED_A_DAY, "probe": PROBES_A_DAY}.get(what)
+        limits = {"classic": CLASSIC_A_DAY, "stable_forced": FORCED_A_DAY, "accepted": self._accepted_a_day(appid)}
+        limit = limits.get(what)
         # Hosts whose clocks differ do not agree on when a day begins.
         slack = 0 if not self.world.widest_skew else 2
+        if self._meddled_at[appid] >= day * DAY:
+            return  # what was counted may have been lost
         if limit is not None and self._calls[appid, what, day] > limit + slack:
             self.violated(appid, f"more than {limit} {what} calls in a day")
 
-    def _check_gap(self, appid: str, now: float) -> None:
+    def _accepted_a_day(self, appid: str) -> int:
+        clients = self._clients[appid, int(self.world.kernel.now // DAY)]
+        # A verdict that could not be written down is nobody's charge.
+        return ACCEPTED_A_DAY * max(len(clients), 1) + int(5 * self.world.options.faults)
+
+    def probe_answered(self, task: Task, appid: str, answer: transport.Answer | AnswerError) -> None:
+        now, body = self.world.kernel.now, {} if isinstance(answer, AnswerError) else answer.body
+        if task.paused:
+            return  # it may have lost its lease, and nobody learns of the verdict
+        if "ip_list" in body:
+            self._count(appid, "accepted", now)
+            self._no_probe_before[appid] = now + ACCEPTED_GAP, "accepted"
+        elif body.get("errcode") not in DEAD_TOKEN_CODES:
+            self._no_probe_before[appid] = now + UNDECIDED_GAP, "undecided"
+
+    def _check_probe(self, appid: str, now: float) -> None:
+        before, verdict = self._no_probe_before.pop(appid, (0.0, ""))
+        meddled_at = max(self._meddled_at[appid], self.edited_at[appid])
+        if now < before - self.world.widest_skew - 0.1 and meddled_at < before - UNDECIDED_GAP:
+            self.violated(appid, f"a probe, {before - now:.1f} s too soon after one that was {verdict}")
+
+    def _check_forced(self, appid: str, now: float) -> None:
+        fact = self.world.truth.facts.get(self.stored.get(appid, ""))
+        if fact is not None and now < fact.end:
+            self.violated(appid, f"a forced refresh, although WeChat accepts {fact}")
         last = self._forced_at.get(appid)
         if last is not None and now - last < FORCED_GAP - self.world.widest_skew - 0.5:
             self.violated(appid, f"forced refreshes {now - last:.1f} s apart")
@@ -201,6 +292,7 @@ class Witness:
 
     def forget_account(self, appid: str) -> None:
         """Its row is gone, and what was counted in it."""
+        self._lost_values.pop(appid, None)
         self.stored.pop(appid, None)
         self._lost_at.pop(appid, None)
         self._forced_at.pop(appid, None)
@@ -212,9 +304,37 @@ class Witness:
     def usable(self, appid: str, process: Process) -> bool:
         """Whether the table has a token that a reader in this process should count as good now."""
         row = self.by_appid.get(appid)
-        if row is None or not row.is_active:
+        if row is None or not row.is_active or not process.has_key or self._lost_values.get(appid) == row.version:
             return False
-        return schedule.is_usable(cast(Token, row), process.now(), get_settings().overlap)
+        return schedule.is_usable(cast(Token, row), clock.now(), get_settings().overlap)
+
+    def newest_served(self, process: Process, appid: str) -> tuple[int, float]:
+        return process.served.get(appid, (0, -1e9))
+
+    def goes_on(self, process: Process, appid: str, text: str, known: tuple[int, float]) -> None:
+        """What a process hands out never goes back (R32), unless somebody edited the account since."""
+        version, now = self._version_of.get(text, 0), self.world.kernel.now
+        newest, at = known
+        if version and version < newest and self.edited_at[appid] < at:
+            self.violated(appid, f"{process.name} hands out version {version} after {newest}")
+        if version >= self.newest_served(process, appid)[0]:
+            process.served[appid] = version, now
+
+    def answered(self, task: Task, appid: str, since: float) -> None:
+        """A call of a reader or complainer has returned (R30)."""
+        seconds = self.world.kernel.now - since
+        if seconds > WAIT_TIMEOUT + SLACK and not task.paused and not task.dead:
+            self.violated(appid, f"a caller waited for {seconds:.1f} s")
+
+    def complains(self, appid: str, client: str) -> None:
+        self.figures.complaints += 1
+        self._clients[appid, int(self.world.kernel.now // DAY)].add(client)
+
+    def refused_unjustly(self, appid: str, why: Exception) -> None:
+        """A client that only ever complains about dead tokens was told that it complains too much (R33)."""
+        row = self.by_appid.get(appid)
+        if row is not None and row.error_class != "quota" and self._meddled_at[appid] < self.world.kernel.now - 3600.0:
+            self.violated(appid, f"a true complaint was refused: {why}")
 
     def served(self, task: Task, appid: str, text: str, since: float) -> bool:
         """A reader got ``text``. Returns whether WeChat accepts it."""
@@ -235,12 +355,15 @@ class Witness:
         world, age = self.world, now - fact.end
         world.note(appid, "%s is served %.1f s after its end (%s)", fact, age, fact.cause)
         known = now - fact.known_dead_at if fact.known_dead_at is not None else None
+        if fact.restored_at is not None and (known is None or known <= NEWS_AT_LAST):
+            self.figures.restored += 1
+            return
         if fact.cause == "foreign":
             self.figures.behind_our_back += 1
             if known is None or known <= NEWS:
                 return
             self.figures.slow_news += 1
-            if known <= NEWS_AT_LAST or world.blind_since() is not None:
+            if world.blind_since() is not None or (known <= NEWS_AT_LAST and self._news_held_up(now - known)):
                 return
         elif age <= world.widest_skew or (known is not None and known <= NEWS):
             self.figures.within_skew += 1
@@ -254,11 +377,14 @@ class Witness:
         self._dead_until[appid] = now
         self.violated(appid, f"served {fact}, dead for {age:.1f} s ({fact.cause})")
 
+    def _news_held_up(self, since: float) -> bool:
+        """Whether something kept a process from telling the others at ``since``, or one of them from hearing."""
+        world = self.world
+        return max(world.quiet_since(), world.cache_trouble_at) > since - NEWS_AT_LAST
+
     def waited(self, task: Task, appid: str) -> None:
         """A read that began and ended with a usable token in the table."""
-        if task.fetched:
-            self.violated(appid, "a reader called WeChat although there was a usable token")
-        elif task.blocked > 1.0 and not task.paused and not self.world.disturbed():
+        if task.blocked > LONGEST_WAIT and not task.paused and not self.world.disturbed():
             self.figures.waits += 1
             self.violated(appid, f"a reader waited {task.blocked:.1f} s although there was a usable token")
 
@@ -269,6 +395,7 @@ class Witness:
         excused = (
             row is None
             or not row.is_active
+            or not task.process.has_key
             or task.paused  # its other threads stood still with it
             or row.error_class not in ("", "transient")
             or now - self.born_at.get(appid, 0.0) < 30.0

@@ -13,10 +13,9 @@ from functools import partial
 
 from django.db import Error as AnyDatabaseError
 
-from wechat_token import batch
 from wechat_token.models import Account, RefreshLog
 from wechat_token.sandbox import FakeWeChat
-from wechat_token.schedule import Reason
+from wechat_token.tasks import refresh_token
 
 from . import swarm as swarms
 from .actors import Actors
@@ -84,6 +83,7 @@ class World:
         self.cache_trouble_at = -1e9
         self._trouble_at: dict[str | None, float] = {}
         self._quiet_since = -1e9
+        self._held_up_until: dict[str, float] = {}
         self.beats: list[Beat] = []
         for number in range(options.beats + int(self.swarm.two_beats)):
             self.beats.append(Beat(self, number))
@@ -171,14 +171,29 @@ class World:
         process.pause(seconds)
         self.disturb(seconds)
 
+    def hold_up(self, seconds: float) -> None:
+        """The current thread alone stands still."""
+        task = self.kernel.alive()
+        self.note(None, "a thread of %s stands still for %.1f s", task.process.name, seconds)
+        for thread in (task, task.starter):
+            if thread is not None:
+                thread.paused = True
+        self.cache_trouble_at = self.kernel.now + seconds
+        self.kernel.sleep(seconds)
+
+    def restart_host(self, host: Host) -> None:
+        for process in (*self.workers, *self.webs):
+            if process.host is host and process.alive:
+                self.kill(process)
+
     def worker(self) -> Process | None:
         """A worker that takes messages now."""
         ready = [w for w in self.workers if w.alive and w.paused_until <= self.kernel.now]
         return self.rng.choice(ready) if ready else None
 
     def kick(self, token_id: int) -> None:
-        """``lifecycle._kick``: a message to some worker about one token."""
-        self.kernel.after(0.05, partial(self._deliver, partial(batch.refresh_each, [token_id], reason=Reason.SCHEDULE)))
+        """``lifecycle.tell_worker``: a message to some worker about one token."""
+        self.kernel.after(0.05, partial(self._deliver, partial(refresh_token.run, token_id)))
 
     def _deliver(self, work: Callable[[], object]) -> None:
         worker = self.worker()
@@ -189,7 +204,10 @@ class World:
 
     def time(self) -> dt.datetime:
         """The true time."""
-        return EPOCH + dt.timedelta(seconds=self.kernel.now)
+        return self.time_at(self.kernel.now)
+
+    def time_at(self, moment: float) -> dt.datetime:
+        return EPOCH + dt.timedelta(seconds=moment)
 
     def set_skews(self) -> None:
         if self.swarm.skew:
@@ -224,15 +242,22 @@ class World:
             self.disturb(lasts)
         self.note(appid, "fault: %s", what)
 
+    def held_up(self, appid: str, what: str, *, lasts: float) -> None:
+        """Something keeps everybody from writing this account's row."""
+        self.trouble(appid, what, lasts=lasts)
+        self._held_up_until[appid] = self.kernel.now + lasts
+
     def disturb(self, lasts: float = 0.0) -> None:
         self._quiet_since = max(self._quiet_since, self.kernel.now + lasts)
 
     def last_trouble(self, appid: str) -> float:
         return max(self._trouble_at.get(appid, -1e9), self._trouble_at.get(None, -1e9))
 
-    def quiet_since(self) -> float:
-        """When the last thing ended that can hold up a process: database, kill, pause, no beat."""
-        return self._quiet_since
+    def quiet_since(self, appid: str = "") -> float:
+        """When the last thing ended that can hold up a process, or the row of this account: database, kill, pause,
+        lock, no beat.
+        """
+        return max(self._quiet_since, self._held_up_until.get(appid, -1e9))
 
     def disturbed(self) -> bool:
         return self._quiet_since > self.kernel.now - 60.0
@@ -269,5 +294,8 @@ class World:
     def _crashed(self, task: Task, exc: Exception) -> None:
         if isinstance(exc, AnyDatabaseError) and task.process in self.workers:
             return  # a failed Celery task, of which the next tick knows nothing
+        self.crash(f"{task.name} in {task.process.name} crashed: {''.join(traceback.format_exception(exc))}")
+
+    def crash(self, what: str) -> None:
         self.witness.figures.violations += 1
-        self.violation("", f"{task.name} in {task.process.name} crashed: {''.join(traceback.format_exception(exc))}")
+        self.violation("", what)

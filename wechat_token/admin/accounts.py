@@ -19,11 +19,13 @@ from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 from django.views.decorators.debug import sensitive_post_parameters
 
-from .. import clock, states
+from .. import clock
+from ..diagnosis import states
 from ..forms import AccountForm
 from ..models import ACCESS_TOKEN, Account, RefreshLog, Token
 from . import words
-from .lists import ConditionFilter, tick_notice
+from .lists import ConditionFilter
+from .notices import site_notices, tick_notice
 from .panel import LOG_ROWS, panel, report
 from .token_views import TokenViews
 
@@ -69,7 +71,8 @@ class AccountAdmin(TokenViews, _ModelAdmin):
     # Not atomic: the action refreshes tokens, and a transaction of ours would keep it waiting on SQLite (R3).
     @transaction.non_atomic_requests
     def changelist_view(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> HttpResponse:
-        return super().changelist_view(request, {"tick_notice": tick_notice(self.admin_site), **(extra_context or {})})
+        notices = {"tick_notice": tick_notice(self.admin_site), **site_notices()}
+        return super().changelist_view(request, {**notices, **(extra_context or {})})
 
     @admin.display(description=gettext_lazy("state"))
     def state(self, account: Account) -> SafeString | str:
@@ -149,6 +152,7 @@ class AccountAdmin(TokenViews, _ModelAdmin):
         log_url = self._log_url(request, account)
         log = list(RefreshLog.objects.filter(account=account)[:LOG_ROWS]) if log_url else []
         return {
+            **site_notices(),
             "panel": panel(token, log),
             "log_url": log_url,
             "may_refresh": account.is_active and self.has_refresh_permission(request),

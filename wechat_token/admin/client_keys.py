@@ -17,7 +17,7 @@ from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy, ngettext
 
 from .. import clock
-from ..clients import keys
+from ..client_keys import keys
 from ..forms import ClientKeyForm
 from ..models import Account, ClientKey, KeyUsage
 from .lists import KeyStateFilter

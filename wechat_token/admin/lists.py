@@ -1,26 +1,25 @@
-"""Parts of change lists: filters, a paginator for big tables, and the notice that nobody renews tokens."""
+"""Parts of change lists: filters, and a paginator for big tables."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
-from django.apps import apps
 from django.contrib import admin
 from django.core.paginator import Paginator
-from django.db.models import F, Q, QuerySet
+from django.db.models import Q, QuerySet
 from django.http import HttpRequest
-from django.urls import NoReverseMatch, reverse
 from django.utils.functional import cached_property
 from django.utils.translation import gettext_lazy as _
 
 from .. import clock
-from ..models import ACCESS_TOKEN, Account, ClientKey, RefreshLog
+from ..conf import get_settings
+from ..diagnosis import states
+from ..diagnosis.states import State
+from ..models import ACCESS_TOKEN, Account, ClientKey, RefreshLog, Token
 from . import words
 
 if TYPE_CHECKING:
     from django.utils.functional import _StrOrPromise
-
-TICK_TASK = "wechat_token.refresh_due_tokens"
 
 
 class ConditionFilter(admin.SimpleListFilter):
@@ -32,23 +31,33 @@ class ConditionFilter(admin.SimpleListFilter):
     def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, _StrOrPromise]]:
         return [
             ("failing", _("refresh failing")),
-            ("tokenless", _("no usable token")),
+            ("tokenless", states.LABELS[State.DEAD]),
+            ("waiting", states.LABELS[State.WAITING]),
+            ("overdue", states.LABELS[State.OVERDUE]),
             ("foreign", _("used by another system")),
         ]
 
     def queryset(self, request: HttpRequest, queryset: QuerySet[Account]) -> QuerySet[Account] | None:
         now = clock.now()
-        token = Q(tokens__kind=ACCESS_TOKEN)
+        tokens = Token.objects.filter(kind=ACCESS_TOKEN)
         match self.value():
             case "failing":
-                return queryset.filter(token & Q(tokens__failures__gt=0), is_active=True)
-            case "tokenless":
-                dead = Q(tokens__version=0) | Q(tokens__expires_at__lte=now)
-                refused = Q(tokens__rejected_version=F("tokens__version"))
-                return queryset.filter(token & (dead | refused), is_active=True)
+                tokens = tokens.active().filter(failures__gt=0)
             case "foreign":
-                return queryset.filter(token & Q(tokens__foreign_at__gt=now - words.FOREIGN_IS_NEWS))
-        return None
+                tokens = tokens.filter(foreign_at__gt=now - words.FOREIGN_IS_NEWS)
+            case name if name in _STATES:
+                overlap, lease = get_settings().overlap, get_settings().lease
+                tokens = states.in_state(tokens, [_STATES[name]], now, overlap=overlap, lease=lease)
+            case _:
+                return None
+        return queryset.filter(pk__in=tokens.values("account"))
+
+
+_STATES: Final = {
+    "tokenless": State.DEAD,
+    "waiting": State.WAITING,
+    "overdue": State.OVERDUE,
+}
 
 
 class ReasonFilter(admin.SimpleListFilter):
@@ -92,19 +101,3 @@ class BoundedPaginator(Paginator):  # type: ignore[type-arg]  # generic in the s
     def count(self) -> int:
         rows: QuerySet[Any] = self.object_list  # type: ignore[assignment]  # the admin's lists are querysets
         return rows[: self.MOST].count()
-
-
-def tick_notice(site: admin.AdminSite) -> dict[str, str] | None:
-    """What is wrong with the periodic renewal, and where to mend it; None if nothing is (R7). One query."""
-    if not apps.is_installed("django_celery_beat"):
-        return None
-    from django_celery_beat.models import PeriodicTask
-
-    enabled = list(PeriodicTask.objects.filter(task=TICK_TASK).values_list("enabled", flat=True))
-    if any(enabled):
-        return None
-    try:
-        url = reverse(f"{site.name}:django_celery_beat_periodictask_changelist")
-    except NoReverseMatch:
-        url = ""
-    return {"kind": "disabled" if enabled else "missing", "url": url}

@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING
 from django.utils.formats import number_format
 from django.utils.translation import gettext as _
 
-from .. import clock, schedule, states
+from .. import clock
 from ..conf import get_settings
+from ..diagnosis import states
+from ..engine import schedule
 from ..platforms import source_for
 from . import words
 
@@ -64,8 +66,7 @@ def _facts(token: Token, state: states.Report, now: dt.datetime) -> list[tuple[s
             (_("Expires"), words.moment(token.expires_at, now)),
         ]
         if state.usable_until != token.expires_at:
-            usable = words.moment(state.usable_until, now) if state.usable_until else _("no longer: WeChat refuses it")
-            facts.append((_("Good until"), usable))
+            facts.append((_("Good until"), _good_until(token, state, now)))
     facts.append((_("Next refresh due"), words.moment(token.due_at, now)))
     if token.failures:
         facts.append((_("Failures in a row"), number_format(token.failures)))
@@ -75,7 +76,17 @@ def _facts(token: Token, state: states.Report, now: dt.datetime) -> list[tuple[s
             "count": number_format(token.foreign_refreshes), "time": words.moment(token.foreign_at, now),
         }  # fmt: skip
         facts.append((_("Ended by others"), seen))
+    if schedule.refuses_complaints(token, now):
+        facts.append((_("Complaints refused"), words.moment(token.complaints_refused_at, now)))
     return facts
+
+
+def _good_until(token: Token, state: states.Report, now: dt.datetime) -> str:
+    if state.usable_until is not None:
+        return words.moment(state.usable_until, now)
+    if token.issued_for != token.account.ref:
+        return _("no longer: the account had another AppID when it was issued")
+    return _("no longer: WeChat refuses it")
 
 
 def _calls_today(token: Token, now: dt.datetime) -> str:

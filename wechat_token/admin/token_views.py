@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections import Counter
 from collections.abc import Callable
-from functools import partial, update_wrapper
+from functools import update_wrapper
 from typing import TYPE_CHECKING, Any
 
 from django.contrib import admin, messages
@@ -22,12 +21,11 @@ from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy, ngettext
 from django.views.decorators.http import require_POST
 
-from .. import batch, clock, directory, schedule, transactions
+from .. import clock
 from ..conf import get_settings
+from ..engine import Crowded, NotYet, Reason, refresh_each, refresh_now, schedule
 from ..exceptions import EncryptionKeyError, WeChatTokenError
 from ..models import ACCESS_TOKEN, Account, Token
-from ..refresh import Outcome, refresh
-from ..schedule import Reason
 from . import words
 from .panel import report
 
@@ -115,8 +113,9 @@ class TokenViews(_ModelAdmin):
                 left_out,
             )
             self.message_user(request, text % left_out, messages.WARNING)
-        work = partial(_refresh_many, [account.appid for account in active], request.user.get_username())
-        for level, text in words.told_of_many(transactions.outside(work)):
+        keys = [(account.ref, ACCESS_TOKEN) for account in active]
+        outcomes = refresh_each(keys, reason=Reason.ADMIN, client=request.user.get_username())
+        for level, text in words.told_of_many(outcomes):
             self.message_user(request, text, level)
 
     # -- read in clear -----------------------------------------------------------------------------
@@ -169,12 +168,15 @@ def _refresh_one(account: Account, *, client: str) -> tuple[int, str]:
     if not account.is_active:
         return messages.ERROR, _("Account %(appid)s is inactive. Activate it first.") % values
     try:
-        outcome = transactions.outside(partial(_refresh, account.appid, client))
+        outcome = refresh_now((account.ref, ACCESS_TOKEN), Reason.ADMIN, client)
     except EncryptionKeyError:
         return messages.ERROR, _(
             "The AppSecret of %(appid)s cannot be read: the key it was encrypted with is not configured. "
             "Put the key back, or enter the AppSecret again."
         ) % values
+    except (Crowded, NotYet) as exc:
+        values["why"] = str(exc)
+        return messages.WARNING, _("The refresh of %(appid)s is not finished yet: %(why)s. Reload in a while.") % values
     except (WeChatTokenError, DatabaseError) as exc:
         # The type only: the text of a database error may hold anything (S2).
         logger.warning("Refresh by hand failed: account=%s %s", account.appid, type(exc).__name__)
@@ -183,13 +185,3 @@ def _refresh_one(account: Account, *, client: str) -> tuple[int, str]:
     end = schedule.usable_until(outcome.token, get_settings().overlap)
     left = max((end - now).total_seconds(), 0.0) if end is not None else 0.0
     return words.told(outcome, account.appid, now, left)
-
-
-def _refresh(appid: str, client: str) -> Outcome:
-    token_id = directory.token_row((appid, ACCESS_TOKEN)).pk
-    return refresh(token_id, reason=Reason.ADMIN, client=client)
-
-
-def _refresh_many(appids: list[str], client: str) -> Counter[str]:
-    token_ids = [directory.token_row((appid, ACCESS_TOKEN)).pk for appid in appids]
-    return batch.refresh_each(token_ids, reason=Reason.ADMIN, client=client)

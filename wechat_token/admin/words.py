@@ -13,12 +13,11 @@ from django.utils.timezone import localtime
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy, ngettext
 
+from ..diagnosis.states import duration
+from ..engine import Outcome, Reason, Status
 from ..exceptions import ErrorClass
 from ..models import Endpoint
 from ..platforms.errcodes import explain, lookup
-from ..refresh import Outcome, Status
-from ..schedule import Reason
-from ..states import duration
 
 if TYPE_CHECKING:
     from django.utils.functional import _StrOrPromise
@@ -33,7 +32,7 @@ REASONS: Final[dict[str, _StrOrPromise]] = {
     Reason.COMMAND: gettext_lazy("command"),
 }
 
-# How long a foreign refresh (R14) is worth a word in the list; the account's own page keeps it for good.
+# How long another system's refresh (R14) is worth a word in the list; the account's own page keeps it for good.
 FOREIGN_IS_NEWS: Final = dt.timedelta(days=7)
 
 

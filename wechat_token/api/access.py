@@ -8,17 +8,16 @@ up by them.
 from __future__ import annotations
 
 import logging
-import os
 from typing import Final
 
 from django.http import HttpRequest
 from django.views.decorators.debug import sensitive_variables
 
-from .. import clock
-from ..clients import keyring, keys, usage
-from ..clients.keyring import Grant
-from ..clients.networks import Address, client_address, neighbourhood
-from ..clients.throttle import Throttle
+from .. import clock, process
+from ..client_keys import keyring, keys, usage
+from ..client_keys.keyring import Grant
+from ..client_keys.networks import Address, client_address, neighbourhood
+from ..client_keys.throttle import Throttle
 from ..conf import get_settings
 from ..redaction import Secret
 from .refusals import INVALID_KEY, TOO_MANY_FAILURES, Refusal
@@ -26,7 +25,9 @@ from .refusals import INVALID_KEY, TOO_MANY_FAILURES, Refusal
 logger = logging.getLogger("wechat_token.access")
 
 NO_KEY: Final = Secret("")
-_failures = Throttle()
+
+_failures: Throttle
+process.keep(globals(), _failures=Throttle)
 
 
 @sensitive_variables()
@@ -68,7 +69,3 @@ def _described(presented: Secret) -> str:
     if not text:
         return "(none)"
     return f"{keys.shown(text)}…" if keys.is_well_formed(text) else "(malformed)"
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_failures.clear)

@@ -10,7 +10,7 @@ import logging
 import re
 from typing import Final
 
-from ..clients.keys import CHECKSUM_LENGTH, MARK, RANDOM_LENGTH, SHOWN_LENGTH
+from ..client_keys.keys import CHECKSUM_LENGTH, MARK, RANDOM_LENGTH, SHOWN_LENGTH
 from ..redaction import MASK
 
 LOGGERS: Final = ("django.server", "gunicorn.access", "uvicorn.access", "hypercorn.access")

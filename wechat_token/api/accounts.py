@@ -9,8 +9,8 @@ from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.views.decorators.debug import sensitive_variables
 
 from .. import clock
+from ..engine import Entry
 from ..redaction import Secret
-from ..shelf import Entry
 from . import service
 from .access import authenticate, bearer
 from .bodies import read_object

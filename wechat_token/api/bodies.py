@@ -10,7 +10,7 @@ from django.views.decorators.debug import sensitive_variables
 
 from .refusals import BODY_TOO_LARGE, EMPTY_BODY, INVALID_JSON, Refusal
 
-MAX_BYTES: Final = 16_384  # a token has about 200 characters and may grow to 512 (wechat-api section 0)
+MAX_BYTES: Final = 16_384  # a token has about 200 characters and may grow to 512 (docs/design.md W2)
 
 
 @sensitive_variables()

@@ -79,7 +79,7 @@ def _finished(response: HttpResponse) -> HttpResponse:
 def _refusal(exc: Exception, request: HttpRequest) -> Refusal:
     refusal = refusal_of(exc)
     if refusal is None:
-        # Source lines only: the text of a foreign exception may hold anything (S2).
+        # Source lines only: the text of somebody else's exception may hold anything (S2).
         where = "".join(traceback.format_tb(exc.__traceback__))
         logger.error("%s at %s\n%s", type(exc).__name__, request.path, where)
         return Refusal(INTERNAL_ERROR)

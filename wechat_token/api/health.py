@@ -9,21 +9,23 @@ the last case only.
 from __future__ import annotations
 
 import datetime as dt
-import os
 import threading
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final
 
 from django.db import Error as AnyDatabaseError
-from django.db.models import Count, F, Max, Q
+from django.db.models import Count, Max, Q
 from django.http import HttpRequest, HttpResponse, JsonResponse
 
-from .. import clock, states, transactions
-from ..clients import usage
+from .. import clock, process
+from ..client_keys import usage
 from ..conf import get_settings
+from ..diagnosis import states
+from ..engine import in_test_case, read, schedule
 from ..models import ACCESS_TOKEN, Token
 from ..querysets import TokenQuerySet
+from ..querysets import usable as usable_tokens
 from .access import authenticate, bearer
 from .endpoint import endpoint, refuse_in_json
 from .refusals import METHOD_NOT_ALLOWED
@@ -33,6 +35,7 @@ REST_FACTOR: Final = 50.0  # counting a million accounts takes its time: monitor
 BLIND_SECONDS: Final = 5.0  # the same while the database is down
 LISTED: Final = 1000  # accounts in one answer; `total` tells how many there are
 SCOPES_KEPT: Final = 256
+LOCK_SECONDS: Final = 5.0  # for which the first look of a scope waits for those of others
 
 Scope = int | None  # the id of a client key, or None for all accounts
 
@@ -70,17 +73,17 @@ def _answer(look: _Look, body: dict[str, Any]) -> HttpResponse:
 
 # -- looking ---------------------------------------------------------------------------------------
 
-_lock = threading.Lock()  # held during the queries; whoever has an older look does not wait for it
-_looks: dict[Scope, tuple[float, _Look]] = {}
+_lock: threading.Lock  # held during the queries; whoever has an older look does not wait for it
+_looks: dict[Scope, tuple[float, _Look]]
+process.keep(globals(), _lock=threading.Lock, _looks=dict)
 
 
 def _look(scope: Scope, see: partial[_Look]) -> _Look:
     kept = _looks.get(scope)
     if kept is not None and clock.monotonic() < kept[0]:
         return kept[1]
-    if not _lock.acquire(blocking=kept is None):
-        assert kept is not None  # noqa: S101  otherwise we would have waited
-        return kept[1]
+    if not _lock.acquire(timeout=LOCK_SECONDS if kept is None else 0.001):
+        return kept[1] if kept is not None else _blind(None)
     try:
         kept = _looks.get(scope)
         if kept is not None and clock.monotonic() < kept[0]:
@@ -93,13 +96,13 @@ def _look(scope: Scope, see: partial[_Look]) -> _Look:
 def _keep(scope: Scope, former: _Look | None, see: partial[_Look]) -> _Look:
     started = clock.monotonic()
     try:
-        look = transactions.outside(see)
+        look = read(see)
         seconds = max(KEPT_SECONDS, (clock.monotonic() - started) * REST_FACTOR)
     except AnyDatabaseError:
         look, seconds = _blind(former), BLIND_SECONDS
     if len(_looks) >= SCOPES_KEPT:
         _looks.clear()
-    if not transactions.in_test_case():  # there, rows are rolled back behind our back
+    if not in_test_case():  # there, rows are rolled back behind our back
         _looks[scope] = clock.monotonic() + seconds, look
     return look
 
@@ -116,27 +119,20 @@ def _tokens() -> TokenQuerySet:
 
 def _see(tokens: TokenQuerySet, *, listed: int) -> _Look:
     now = clock.now()
-    usable = _usable(now)
-    seen = tokens.aggregate(
+    usable = usable_tokens(now, get_settings().overlap)
+    state = states.state_in_sql(now, overlap=get_settings().overlap, lease=get_settings().lease)
+    seen = tokens.annotate(told_state=state).aggregate(
         total=Count("pk"),
         usable=Count("pk", filter=usable),
-        waiting=Count("pk", filter=Q(version=0, failures=0)),
+        dead=Count("pk", filter=Q(told_state=states.State.DEAD.value)),
         failing=Count("pk", filter=Q(failures__gt=0)),
         until=Max("expires_at", filter=usable),
     )
-    dead = seen["total"] - seen["usable"] - seen["waiting"]
-    status = "degraded" if dead or seen["failing"] else "ok"
-    if dead and not seen["usable"]:
+    status = "degraded" if seen["dead"] or seen["failing"] else "ok"
+    if seen["dead"] and not seen["usable"]:
         status = "down"
     rows = tokens.select_related("account").defer("value", "account__secret").order_by("account__appid")
     return _Look(status, tuple(_described(token, now) for token in rows[:listed]), seen["total"], seen["until"])
-
-
-def _usable(now: dt.datetime) -> Q:
-    """:func:`wechat_token.schedule.is_usable`, as the database counts it."""
-    overlap = dt.timedelta(seconds=get_settings().overlap)
-    undoubted = Q(unanswered_since=None) | Q(unanswered_since__gt=now - overlap)
-    return undoubted & Q(version__gt=0, expires_at__gt=now) & ~Q(rejected_version=F("version"))
 
 
 def _described(token: Token, now: dt.datetime) -> dict[str, Any]:
@@ -147,13 +143,5 @@ def _described(token: Token, now: dt.datetime) -> dict[str, Any]:
         "seconds_left": report.seconds_left,
         "error_class": token.error_class or None,
         "errcode": token.errcode,
+        "complaints_refused": schedule.refuses_complaints(token, now),
     }
-
-
-def _after_fork() -> None:
-    global _lock
-    _lock = threading.Lock()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork)

@@ -14,7 +14,7 @@ from typing import Any
 from django.core.exceptions import SuspiciousOperation
 from django.db import Error as AnyDatabaseError
 
-from ..clients.keyring import KeysUnavailable
+from ..client_keys.keyring import KeysUnavailable
 from ..exceptions import (
     AccountError,
     ConfigurationError,
@@ -30,12 +30,12 @@ class Problem:
     code: str
     status: int
     message: str
-    errcode: int  # wechat-api section 7.1
+    errcode: int  # as WeChat would answer: docs/design.md W9
     errmsg: str
 
 
 INVALID_KEY = Problem(
-    "invalid_key", 401, "The client key is missing, wrong, expired, revoked or used from a foreign network.",
+    "invalid_key", 401, "The client key is missing, wrong, expired, revoked or used from a network it is not bound to.",
     40001, "invalid credential, secret must be a client key that is valid here",
 )  # fmt: skip
 TOO_MANY_FAILURES = Problem(

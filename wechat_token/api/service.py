@@ -2,30 +2,31 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 from django.views.decorators.debug import sensitive_variables
 
-from .. import clock, serving
-from ..clients import usage
-from ..clients.keyring import Grant
-from ..clients.throttle import Throttle
+from .. import clock, process
+from ..client_keys import usage
+from ..client_keys.keyring import Grant
+from ..client_keys.throttle import Throttle
 from ..conf import get_settings
+from ..engine import Entry, current_entry
+from ..engine import complain as complain_about
 from ..exceptions import AccountError, AccountNotFound, RefreshRateLimited
 from ..models import ACCESS_TOKEN
 from ..redaction import Secret
-from ..shelf import Entry
 from .refusals import REFRESH_NOT_ALLOWED, TOO_MANY_COMPLAINTS, Refusal
 
-_complaints = Throttle()
+_complaints: Throttle
+process.keep(globals(), _complaints=Throttle)
 
 
 def read(grant: Grant, appid: str) -> Entry:
-    """The token to use now. Raises ``Refusal`` and what :func:`serving.current_entry` raises."""
+    """The token to use now. Raises ``Refusal`` and what :func:`current_entry` raises."""
     with _refusals_counted(grant, appid):
-        entry = serving.current_entry((appid, ACCESS_TOKEN))
+        entry = current_entry((appid, ACCESS_TOKEN), over_http=True)
     usage.count(grant.key_id, appid, reads=1)
     return entry
 
@@ -41,8 +42,8 @@ def complain(grant: Grant, appid: str, stale: Secret | None) -> Entry:
             raise Refusal(TOO_MANY_COMPLAINTS, count.seconds_left)
         key = (appid, ACCESS_TOKEN)
         if stale is None:
-            stale = Secret(serving.current_entry(key).value)
-        entry = serving.complain(key, stale, client=grant.name)
+            stale = Secret(current_entry(key, over_http=True).value)
+        entry = complain_about(key, stale, client=grant.name, payer=grant.prefix, over_http=True)
     usage.count(grant.key_id, appid, complaints=1)
     return entry
 
@@ -60,7 +61,3 @@ def _refusals_counted(grant: Grant, appid: str) -> Iterator[None]:
     except (Refusal, RefreshRateLimited):
         usage.count(grant.key_id, appid if grant.appids is not None else "", refusals=1)
         raise
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_complaints.clear)

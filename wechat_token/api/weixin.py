@@ -1,8 +1,7 @@
 """WeChat's own dialect, so that an SDK becomes a client by changing its host: the ``secret`` is a client key.
 
-As at WeChat, the HTTP status is 200 whatever happens and the verdict is in ``errcode`` (wechat-api sections
-0, 7.1). The requests are those of wechat-api sections 1.1 and 2.1; a missing parameter is reported in
-WeChat's order.
+As at WeChat, the HTTP status is 200 whatever happens and the verdict is in ``errcode`` (docs/design.md W2, W9).
+The requests are those of docs/design.md W1; a missing parameter is reported in WeChat's order.
 """
 
 from __future__ import annotations
@@ -14,9 +13,9 @@ from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.views.decorators.debug import sensitive_variables
 
 from .. import clock
-from ..clients.keyring import Grant
+from ..client_keys.keyring import Grant
+from ..engine import Entry
 from ..redaction import Secret
-from ..shelf import Entry
 from . import service
 from .access import authenticate
 from .bodies import read_object

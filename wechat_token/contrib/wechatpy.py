@@ -14,12 +14,12 @@ from urllib.parse import urlsplit
 import requests
 from wechatpy import WeChatClient
 
-from .. import clock, serving
+from .. import clock
 from ..conf import get_settings
-from ..directory import resolve
+from ..engine import current_entry, get_access_token, resolve
 from ..models import Account
+from ..platforms.transport import base_url
 from ..session import TIMEOUT, WeChatSession
-from ..transport import base_url
 
 # wechatpy has this host in every module; API_BASE_URL takes its place.
 _WECHAT: Final = "https://api.weixin.qq.com"
@@ -45,11 +45,11 @@ class WeChatTokenClient(WeChatClient):  # type: ignore[misc]  # wechatpy ships n
     @property
     def access_token(self) -> str:
         """The token to use now, for calls of your own."""
-        return serving.get_access_token(self.appid)
+        return get_access_token(self.appid)
 
     def fetch_access_token(self) -> dict[str, Any]:
         """The current token in WeChat's shape. Nothing is renewed: that is done ahead of time and on complaints."""
-        entry = serving.current_entry(resolve(self.appid))
+        entry = current_entry(resolve(self.appid))
         return {"access_token": entry.value, "expires_in": entry.expires_in(clock.now())}
 
     def _request(self, method: str, url_or_endpoint: str, **kwargs: Any) -> Any:

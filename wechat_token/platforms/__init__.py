@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from .base import CredentialSource, ForcedRefreshRule, Issued, Renewal
+from typing import Final
 
-__all__ = ["CredentialSource", "ForcedRefreshRule", "Issued", "Renewal", "source_for"]
+from .base import Call, CredentialSource, ForcedRefreshRule, Issued, Renewal
+from .official_account import OfficialAccountAccessToken
+
+__all__ = ["KINDS", "Call", "CredentialSource", "ForcedRefreshRule", "Issued", "Renewal", "source_for"]
+
+
+_SOURCES: Final[dict[str, CredentialSource]] = {source.kind: source for source in (OfficialAccountAccessToken(),)}
+KINDS: Final = tuple(_SOURCES)
 
 
 def source_for(kind: str) -> CredentialSource:
     """The source that issues tokens of this kind. Raises ``LookupError`` for a kind nobody registered."""
-    return _sources()[kind]
-
-
-def _sources() -> dict[str, CredentialSource]:
-    from .official_account import OfficialAccountAccessToken
-
-    return {source.kind: source for source in (OfficialAccountAccessToken(),)}
+    return _SOURCES[kind]

@@ -7,6 +7,7 @@ It holds no state and touches no database: a new kind of token is a new file tha
 from __future__ import annotations
 
 import abc
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Protocol
 
@@ -53,14 +54,22 @@ class ForcedRefreshRule:
     min_gap: float  # seconds
 
 
+Call = Callable[[], Issued]
+
+
 class CredentialSource(abc.ABC):
     """One kind of token at one platform."""
 
     kind: ClassVar[str]
 
     @abc.abstractmethod
-    def fetch(self, account: AccountLike, *, forced: bool) -> Issued:
-        """Ask WeChat for a token: one HTTP request, no retry. Raises ``UpstreamError`` only."""
+    def prepare(self, account: AccountLike, *, forced: bool) -> Call:
+        """Everything about a request for a token that can fail by itself, without the network: the secret is read,
+        settings are judged. Nothing is claimed yet (R31).
+
+        The :data:`Call` returned asks WeChat, with one HTTP request and no retry, and raises ``UpstreamError`` only.
+        Raises ``EncryptionKeyError`` and ``ConfigurationError``.
+        """
 
     @abc.abstractmethod
     def is_accepted(self, account: AccountLike, value: Secret) -> bool | None:

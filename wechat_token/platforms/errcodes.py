@@ -1,4 +1,4 @@
-"""What ``api.weixin.qq.com`` means by an ``errcode`` while a token is fetched (``wechat-api`` section 7.1).
+"""What ``api.weixin.qq.com`` means by an ``errcode`` while a token is fetched (docs/design.md W9, W12).
 
 A pure table: class, meaning and instruction follow from the code alone, so that they can be shown for a code
 stored long ago, in the reader's language. The same number means something else on ``qyapi.weixin.qq.com`` and
@@ -20,7 +20,7 @@ from ..exceptions import ErrorClass, TransportError, UpstreamError
 if TYPE_CHECKING:
     from django_stubs_ext import StrPromise
 
-# Answers to a business call or a probe that mean "this token is dead" (section 7.2). Nothing else does.
+# Answers to a business call or a probe that mean "this token is dead" (docs/design.md W10). Nothing else does.
 DEAD_TOKEN_CODES: Final = frozenset({40001, 40014, 42001})
 
 _ERRCODE: Final = re.compile(r"-?[0-9]{1,9}")
@@ -70,7 +70,7 @@ _EGRESS_IP = re.compile(r"(?:\binvalid ip|\brequestIP:)\s*([0-9A-Fa-f:.]{2,45})"
 
 
 def find_egress_ip(errmsg: str) -> str:
-    """Our address as WeChat saw it, from the texts of 40164 and 61004 (section 7.4), or ''."""
+    """Our address as WeChat saw it, from the texts of 40164 and 61004 (docs/design.md W11), or ''."""
     found = _EGRESS_IP.search(errmsg)
     if found is None:
         return ""

@@ -1,29 +1,30 @@
-"""The ``access_token`` of an Official Account (公众号) or Mini Program (``wechat-api`` sections 1 and 2)."""
+"""The ``access_token`` of an Official Account (公众号) or Mini Program (docs/design.md W1 to W8)."""
 
 from __future__ import annotations
 
 import re
+from functools import partial
 from typing import Any, ClassVar, Final
 
-from .. import transport
 from ..exceptions import AnswerError, APIError, ErrorClass, UpstreamError
 from ..redaction import Secret, clean_errmsg, find_rid, without
-from .base import AccountLike, CredentialSource, ForcedRefreshRule, Issued, Renewal
+from . import transport
+from .base import AccountLike, Call, CredentialSource, ForcedRefreshRule, Issued, Renewal
 from .errcodes import DEAD_TOKEN_CODES, find_egress_ip, lookup, read_errcode
 
 CLASSIC: Final = "classic"
 STABLE: Final = "stable"
 STABLE_FORCED: Final = "stable_forced"
 
-DAILY_LIMITS: Final = {CLASSIC: 2_000, STABLE: 500_000, STABLE_FORCED: 20}
+DAILY_LIMITS: Final = {CLASSIC: 2_000, STABLE: 500_000, STABLE_FORCED: 20}  # docs/design.md W7, W8
 
 # Early enough to ride out twenty minutes of outage (R6). A classic renewal always brings a new token, at the
 # cost of one of the day's 2000 calls.
 CLASSIC_EARLIEST: Final = 1_200.0
-# Earlier than this before the end, the stable endpoint returns the token we already hold (section 2.2).
+# Earlier than this before the end, the stable endpoint returns the token we already hold (docs/design.md W5).
 STABLE_WINDOW: Final = 300.0
 
-LONGEST_LIFE: Final = 30 * 24 * 3600  # WeChat documents "up to 7200"; beyond a month a figure is an error
+LONGEST_LIFE: Final = 30 * 24 * 3600  # WeChat documents "up to 7200" (W3); beyond a month a figure is an error
 _TOKEN: Final = re.compile(r"[\x21-\x7e]{1,8192}")
 
 
@@ -32,37 +33,13 @@ class OfficialAccountAccessToken(CredentialSource):
 
     kind: ClassVar[str] = "access_token"
 
-    def fetch(self, account: AccountLike, *, forced: bool) -> Issued:
-        # Nothing in this frame, which tracebacks show, is a plain token or secret (S2).
-        outcome = _parse(self._request(account, forced=forced), account)
-        if isinstance(outcome, Issued):
-            return outcome
-        raise outcome
-
-    def _request(self, account: AccountLike, *, forced: bool) -> transport.Answer:
-        if account.endpoint == CLASSIC:
-            return transport.call(
-                "GET",
-                "/cgi-bin/token",
-                params={
-                    "grant_type": "client_credential",
-                    "appid": account.appid,
-                    "secret": account.secret,
-                },
-            )
-        return transport.call(
-            "POST",
-            "/cgi-bin/stable_token",
-            json={
-                "grant_type": "client_credential",
-                "appid": account.appid,
-                "secret": account.secret,
-                "force_refresh": forced,
-            },
-        )
+    def prepare(self, account: AccountLike, *, forced: bool) -> Call:
+        transport.ready()
+        # Read here, where nothing is at stake yet: the key it was encrypted with may be missing on this host.
+        return partial(_fetch, account.appid, account.endpoint, Secret(account.secret.reveal()), forced=forced)
 
     def is_accepted(self, account: AccountLike, value: Secret) -> bool | None:
-        # WeChat's entry addresses: the cheapest harmless call that needs a token (section 6.2).
+        # WeChat's entry addresses: the cheapest harmless call that needs a token (docs/design.md W16).
         answer = transport.call("GET", "/cgi-bin/get_api_domain_ip", params={"access_token": value})
         code = read_errcode(answer.body)
         if code in DEAD_TOKEN_CODES:
@@ -79,7 +56,7 @@ class OfficialAccountAccessToken(CredentialSource):
     def daily_limit(self, account: AccountLike, *, forced: bool) -> int:
         name = self.endpoint(account, forced=forced)
         if name == CLASSIC and account.daily_limit is not None and account.daily_limit > 0:
-            return account.daily_limit  # 200 for a test account (测试号), more for a large one: section 1.3
+            return account.daily_limit  # 200 for a test account (测试号), more for a large one: docs/design.md W8
         return DAILY_LIMITS[name]
 
     def displaces(self, account: AccountLike, *, forced: bool) -> bool:
@@ -98,7 +75,22 @@ class OfficialAccountAccessToken(CredentialSource):
         return ForcedRefreshRule(per_day=DAILY_LIMITS[STABLE_FORCED], min_gap=30.0)
 
 
-def _parse(answer: transport.Answer, account: AccountLike) -> Issued | UpstreamError:
+def _fetch(appid: str, endpoint: str, secret: Secret, *, forced: bool) -> Issued:
+    # Nothing in this frame, which tracebacks show, is a plain token or secret (S2).
+    outcome = _parse(_request(appid, endpoint, secret, forced=forced), appid, secret)
+    if isinstance(outcome, Issued):
+        return outcome
+    raise outcome
+
+
+def _request(appid: str, endpoint: str, secret: Secret, *, forced: bool) -> transport.Answer:
+    named: dict[str, str | Secret] = {"grant_type": "client_credential", "appid": appid, "secret": secret}
+    if endpoint == CLASSIC:
+        return transport.call("GET", "/cgi-bin/token", params=named)
+    return transport.call("POST", "/cgi-bin/stable_token", json={**named, "force_refresh": forced})
+
+
+def _parse(answer: transport.Answer, appid: str, secret: Secret) -> Issued | UpstreamError:
     """A token by R11, or the error to raise. A success has no ``errcode``: the token is looked for first."""
     token, life = answer.body.get("access_token"), answer.body.get("expires_in")
     if (
@@ -111,18 +103,18 @@ def _parse(answer: transport.Answer, account: AccountLike) -> Issued | UpstreamE
     code = read_errcode(answer.body)
     if not code:
         return AnswerError(
-            f"{account.appid}: an answer with neither a usable token and life nor an errcode",
+            f"{appid}: an answer with neither a usable token and life nor an errcode",
             error_class=ErrorClass.TRANSIENT,
             may_have_issued=True,
         )
-    return _refusal(code, answer.body.get("errmsg"), account)
+    return _refusal(code, answer.body.get("errmsg"), appid, secret)
 
 
-def _refusal(code: int, errmsg: Any, account: AccountLike) -> APIError:
-    text = without(errmsg, account.secret) if isinstance(errmsg, str) else ""
+def _refusal(code: int, errmsg: Any, appid: str, secret: Secret) -> APIError:
+    text = without(errmsg, secret) if isinstance(errmsg, str) else ""
     meaning = lookup(code)
     return APIError(
-        f"{account.appid}: errcode {code}: {clean_errmsg(text)}",
+        f"{appid}: errcode {code}: {clean_errmsg(text)}",
         error_class=meaning.error_class,
         errcode=code,
         rid=find_rid(text),

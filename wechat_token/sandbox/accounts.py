@@ -23,7 +23,7 @@ Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 @dataclass(slots=True)
 class Rules:
-    """How long things live, in seconds (``wechat-api`` 1.2, 2.2, 2.3, 3.2). Shared by all accounts."""
+    """How long things live, in seconds (docs/design.md W3 to W7, W17). Shared by all accounts."""
 
     life: float
     overlap: float
@@ -128,7 +128,7 @@ class FakeAccount:
     # -- what is issued
 
     def issue_classic(self, now: float) -> IssuedToken:
-        """Always a new token (1.2). 45009 when the day's calls are used up."""
+        """Always a new token (W1). 45009 when the day's calls are used up."""
         if not self.classic_quota.take(now):
             raise Refusal(45009)
         return self._new_token(
@@ -136,7 +136,7 @@ class FakeAccount:
         )
 
     def issue_stable(self, now: float, *, force_refresh: bool) -> IssuedToken:
-        """The current token, or a new one inside the last ``window`` seconds or when forced (2.2, 2.3)."""
+        """The current token, or a new one inside the last ``window`` seconds or when forced (W5, W7)."""
         if not self.stable_minute_quota.take(now):
             raise Refusal(45011)
         if not self.stable_quota.take(now):
@@ -156,7 +156,7 @@ class FakeAccount:
         return self._new_token("stable", self.stable, now, overlap=self._rules.forced_overlap, only_previous=True)
 
     def issue_ticket(self, kind: TicketKind, now: float) -> IssuedToken:
-        """The same ticket until it expires (3.2). A new one does not end the old one before its time."""
+        """The same ticket until it expires (W17). A new one does not end the old one before its time."""
         ticket = self._tickets.get(kind)
         if ticket is None or not ticket.valid_at(now):
             ticket = self._register(self._mint.ticket, f"ticket_{kind}", now)

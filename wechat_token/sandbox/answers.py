@@ -1,6 +1,6 @@
 """The shape of WeChat's answers: HTTP 200 with JSON, errors as ``errcode`` and ``errmsg`` with a ``rid``.
 
-Which code means what: ``wechat-api`` section 7. How errors look on the wire: sections 7.4 and 9.
+Which code means what: docs/design.md W9, W10. How errors look on the wire: W2, W11, W18.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The endpoints: what a request asks for, who may have it, and the answer (``wechat-api`` 1 to 3, and 7)."""
+"""The endpoints: what a request asks for, who may have it, and the answer (docs/design.md W1 to W10, W17)."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ class Api:
         if kind is None:
             raise Refusal(40097)
         ticket = self.accounts[used.appid].issue_ticket(kind, now)
-        # The trap of wechat-api 3.2: the full life is reported every time, not what is left of it.
+        # The trap of docs/design.md W17: the full life is reported every time, not what is left of it.
         full_life = ticket.expires_in(ticket.start)
         return {"errcode": 0, "errmsg": "ok", "ticket": ticket.text, "expires_in": full_life}, ticket.serial
 
@@ -110,7 +110,7 @@ class Api:
         return {"errcode": 0, "errmsg": "ok"}, used.serial
 
     def _judge(self, request: Request, now: float) -> IssuedToken:
-        """The access_token a business call carries, or the :class:`Refusal` it earns (7.2)."""
+        """The access_token a business call carries, or the :class:`Refusal` it earns (W10)."""
         text = request.query.get("access_token")
         if not text:
             raise Refusal(41001)

@@ -26,6 +26,7 @@ from . import inprocess
 from .weixin import FakeWeChat
 
 API_BASE_URL = "https://api.weixin.qq.com"
+SETTLE_SECONDS = 5.0
 
 
 @contextmanager
@@ -47,18 +48,32 @@ def fake_wechat(
         reply = inprocess.send(target, request, timeout)
         return reply.status, reply.headers, reply.body
 
-    _forget_served_tokens()
-    try:
-        with responses.RequestsMock(assert_all_requests_are_fired=False) as mock:
-            for method in ("GET", "POST", "PUT", "DELETE", "HEAD"):
-                mock.add_callback(method, re.compile(re.escape(base_url.rstrip("/")) + "/"), callback=answer)
+    with _kept_apart(), responses.RequestsMock(assert_all_requests_are_fired=False) as mock:
+        for method in ("GET", "POST", "PUT", "DELETE", "HEAD"):
+            mock.add_callback(method, re.compile(re.escape(base_url.rstrip("/")) + "/"), callback=answer)
+        try:
             yield target
-    finally:
-        _forget_served_tokens()
+        finally:
+            _settle()
 
 
-def _forget_served_tokens() -> None:
-    """A process trusts its memory for a second; tokens of one test's WeChat must not reach the next test."""
-    shelf = sys.modules.get("wechat_token.shelf")  # not loaded: Django is not in use here
-    if shelf is not None:
-        shelf.clear_memory()
+@contextmanager
+def _kept_apart() -> Iterator[None]:
+    """Tokens of one test's WeChat must reach neither the next test, through this process's memory, nor anybody else
+    through a cache that is shared (R32).
+    """
+    engine = sys.modules.get("wechat_token.engine")  # not loaded: Django is not in use here
+    if engine is None:
+        yield
+        return
+    engine.clear_memory()
+    with engine.isolated():
+        yield
+    engine.clear_memory()
+
+
+def _settle() -> None:
+    """What is still under way must end before WeChat is the real one again, and before a test's database goes."""
+    engine = sys.modules.get("wechat_token.engine")
+    if engine is not None:
+        engine.settle(SETTLE_SECONDS)

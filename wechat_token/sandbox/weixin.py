@@ -1,7 +1,7 @@
 """A deterministic, thread-safe model of ``api.weixin.qq.com`` in memory.
 
-It promises what WeChat's documentation promises and not a second more: where sources differ (``wechat-api``
-section 10) the default is the reading that is harder on a token server, and an option gives the other one.
+It promises what WeChat's documentation promises and not a second more: where sources differ (docs/design.md
+W20) the default is the reading that is harder on a token server, and an option gives the other one.
 """
 
 from __future__ import annotations
@@ -87,7 +87,7 @@ class FakeWeChat:
         """Add an account. Raises ``ValueError`` for one that exists.
 
         ``ip_whitelist``: addresses and networks that may call; None allows all. It guards the calls with the
-        AppSecret, with ``whitelist_all_calls`` also those with a token (8.2). The figures are WeChat's limits
+        AppSecret, with ``whitelist_all_calls`` also those with a token (W13). The figures are WeChat's limits
         per day of Beijing or per minute. Raises ``ValueError`` for what is no address or network.
         """
         account = FakeAccount(
@@ -177,7 +177,7 @@ class FakeWeChat:
         """End every access_token of the account now: business calls with one earn 40001.
 
         ``stuck``: ``stable_token`` in normal mode goes on answering with the dead token until a refresh is
-        forced or the last ``window`` seconds of that token's natural life begin (2.5).
+        forced or the last ``window`` seconds of that token's natural life begin (W5).
         """
         with self._lock:
             account, now = self._account(appid), self._clock()
@@ -186,7 +186,7 @@ class FakeWeChat:
             account.stable.stuck = stuck
 
     def foreign_refresh(self, appid: str, *, endpoint: str = "classic") -> None:
-        """Somebody else who knows the AppSecret fetches: ``classic``, or ``stable`` by force (R14).
+        """Another system that knows the AppSecret fetches: ``classic``, or ``stable`` by force (R14).
 
         Recorded and counted as from the address ``foreign``. Raises :class:`Refusal` if no quota is left.
         """
@@ -198,7 +198,7 @@ class FakeWeChat:
             self._history.add(Call(now, appid, endpoint, endpoint == "stable", 0, token.serial, "foreign"))
 
     def reset_secret(self, appid: str, secret: str, *, kill_tokens: bool = False) -> None:
-        """Replace the AppSecret; the old one is refused at once. Its effect on tokens is not known (8.1)."""
+        """Replace the AppSecret; the old one is refused at once. Its effect on tokens is not known (W14)."""
         with self._lock:
             self._account(appid).secret = Secret(secret)
             if kill_tokens:

@@ -11,8 +11,9 @@ from typing import Any
 from celery.result import AsyncResult
 
 from tests.secrecy.scene import Scene
-from wechat_token import conf, shelf, signals
-from wechat_token.clients import keyring
+from wechat_token import conf, process, signals
+from wechat_token.engine import Entry
+from wechat_token.exceptions import ConfigurationError
 from wechat_token.models import Account, ClientKey, KeyUsage, RefreshLog, Token
 
 from .base import Seen, pickled, shown, sink
@@ -31,9 +32,12 @@ def _objects(scene: Scene) -> Iterator[Any]:
     yield from scene.objects
     for model in (Account, Token, RefreshLog, ClientKey, KeyUsage):
         yield from model._default_manager.all()
-    yield from shelf._memory.values()
-    yield from keyring._table.grants.values() if keyring._table is not None else ()
-    yield conf._read()
+    for kept in process.snapshot():
+        yield from kept.values() if isinstance(kept, dict) else (kept,)
+    try:
+        yield conf.get_settings()
+    except ConfigurationError as error:
+        yield error
     yield from scene.recorder.errors
 
 
@@ -74,7 +78,7 @@ def objects_copied(scene: Scene) -> Seen:
 def objects_pickled(scene: Scene) -> Seen:
     """But for what holds plain text in this process's memory and is handed to nobody."""
     for thing in _some_of_each_type(scene):
-        if not isinstance(thing, shelf.Entry | conf.Settings):
+        if not isinstance(thing, Entry | conf.Settings):
             yield type(thing).__name__, pickled(thing)
 
 

@@ -18,17 +18,26 @@ from django.db import DatabaseError, IntegrityError, connections
 from django.utils.translation import gettext as _
 from django.utils.translation import ngettext
 
-from wechat_token import checks, clock, states, transactions
-from wechat_token.clients import keys
-from wechat_token.directory import token_row
+from wechat_token import checks, clock
+from wechat_token.client_keys import keys
+from wechat_token.diagnosis import doctor, overview, rotation, states
+from wechat_token.engine import (
+    Crowded,
+    NotYet,
+    Outcome,
+    Reason,
+    Status,
+    alias,
+    find_token,
+    identity,
+    refresh_now,
+    settle_site,
+)
 from wechat_token.exceptions import AccountError, WeChatTokenError
 from wechat_token.forms import AccountForm
 from wechat_token.models import ACCESS_TOKEN, Account, Endpoint, Token
-from wechat_token.operations import doctor, overview, rotation
 from wechat_token.platforms.errcodes import explain
 from wechat_token.redaction import Secret
-from wechat_token.refresh import Outcome, Status, refresh
-from wechat_token.schedule import Reason
 
 SECRET_VARIABLE = "WECHAT_SECRET"  # noqa: S105  the name of a variable, not a secret
 
@@ -73,6 +82,8 @@ class Command(BaseCommand):
         examine.add_argument("--fix", action="store_true", help="heal odd token rows")
 
         subcommands.add_parser("rotate-encryption", help="write every stored secret anew with the first key")
+        subcommands.add_parser("new-site", help="this database is a copy: let it have a cache of its own, for good")
+        subcommands.add_parser("same-site", help="this database has moved: let it go on with the cache it had")
 
     def handle(self, *args: Any, subcommand: str, **options: Any) -> None:
         """Raises ``CommandError`` with one line that says what to do; its return code is 1, or 2 for wrong usage."""
@@ -83,6 +94,8 @@ class Command(BaseCommand):
             "add-key": self.add_key,
             "doctor": self.doctor,
             "rotate-encryption": self.rotate_encryption,
+            "new-site": self.new_site,
+            "same-site": self.same_site,
         }
         work = subcommands[subcommand]
         if subcommand != "doctor":
@@ -194,6 +207,16 @@ class Command(BaseCommand):
                 returncode=UNHEALTHY,
             )
 
+    def new_site(self, **options: Any) -> None:
+        settle_site(as_new=True)
+        self.stdout.write(_("This database is a site of its own now; nothing it has in the cache is shared."))
+
+    def same_site(self, **options: Any) -> None:
+        was_copy = identity().is_copy
+        settle_site(as_new=False)
+        text = _("This database is where its site is now.") if was_copy else _("It was already: nothing to do.")
+        self.stdout.write(text)
+
     def _note(self, text: str) -> None:
         """For people who watch; not part of the result."""
         self.stderr.write(text, style_func=str)
@@ -271,7 +294,7 @@ def _tokens(appids: list[str]) -> list[Token]:
 
 def _token(appid: str) -> Token:
     try:
-        return token_row((appid, ACCESS_TOKEN))
+        return find_token((appid, ACCESS_TOKEN))
     except AccountError as error:
         raise CommandError(str(error), returncode=USAGE) from None
 
@@ -279,8 +302,8 @@ def _token(appid: str) -> Token:
 def _refresh(token: Token) -> tuple[str, bool]:
     """What became of it, in words, and whether it went well. One that fails does not hold up the others."""
     try:
-        return _in_words(refresh(token.pk, reason=Reason.COMMAND))
-    except WeChatTokenError as error:
+        return _in_words(refresh_now((token.account.ref, token.kind), Reason.COMMAND))
+    except (WeChatTokenError, Crowded, NotYet) as error:
         return str(error), False
     except DatabaseError as error:
         return _explain_database(error), False
@@ -299,7 +322,8 @@ def _in_words(outcome: Outcome) -> tuple[str, bool]:
         case Status.BUSY | Status.SUPERSEDED:
             return _("another process is refreshing it."), True
         case Status.LIMITED:
-            return _("%(error)s Again in %(time)s.") % {"error": token.error, "time": wait}, False
+            text = _("today's calls are used up, but for those kept for renewals. Again in %(time)s.")
+            return text % {"time": wait}, False
         case Status.FAILED:
             action = explain(outcome.error).advise(outcome.error.egress_ip) if outcome.error is not None else ""
             return _("failed: %(error)s. %(action)s") % {"error": outcome.error, "action": action}, False
@@ -308,7 +332,7 @@ def _in_words(outcome: Outcome) -> tuple[str, bool]:
 
 
 def _explain_database(error: DatabaseError) -> str:
-    connection = connections[transactions.alias()]
+    connection = connections[alias()]
     try:
         tables = set(connection.introspection.table_names())
     except DatabaseError as unreachable:

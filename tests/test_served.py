@@ -1,0 +1,289 @@
+"""Memory and cache: nothing goes back, nothing of another site or account, nothing without end (R18, R32)."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from tests.conftest import APPID
+from tests.ground.caches import SETTING, SharedCache
+from wechat_token import process
+from wechat_token.engine import served, site
+from wechat_token.engine.schedule import seconds
+from wechat_token.engine.served import Entry
+from wechat_token.engine.site import Identity
+
+KEY = (APPID, "access_token")
+
+
+def entry_at(time, version=2, revision=2, key=KEY, value=None, life=7200) -> Entry:
+    """What the database has just said."""
+    end = time.now() + seconds(life)
+    value = f"token {version}.{revision}" if value is None else value
+    return Entry(*key, 1, version, revision, value, end, end, end, time.now())
+
+
+@pytest.fixture
+def site_of(monkeypatch):
+    """Say which site's process this is."""
+
+    def be(site_id, place="here", is_copy=False):
+        monkeypatch.setattr(site, "identity", lambda: Identity(site_id, place, is_copy))
+        process.restore(process.fresh())
+
+    return be
+
+
+@pytest.fixture
+def cache(hangar, time, settings, site_of, monkeypatch):
+    """One that processes share. Tests play several processes: what one remembers, another does not."""
+    SharedCache.clear_all()
+    settings.CACHES = SETTING
+    monkeypatch.setattr(served, "in_place", lambda: False)
+    site_of("mine")
+    yield SharedCache
+    SharedCache.clear_all()
+
+
+def in_another_process(do):
+    mine = process.snapshot()
+    process.restore(process.fresh())
+    try:
+        return do()
+    finally:
+        process.restore(mine)
+
+
+def found_elsewhere(key=KEY) -> str:
+    """What a process that knows nothing finds in the cache."""
+    entry = in_another_process(lambda: served.look_up(key, None))
+    return "" if entry is None else entry.value
+
+
+# -- memory
+
+
+def test_remember__an_older_version_does_not_replace_a_newer_one(time):
+    newer = served.remember(entry_at(time, 3, 1))
+    assert served.remember(entry_at(time, 2, 9)).value == newer.value
+    assert served.remember(entry_at(time, 3, 0)).value == newer.value
+    assert served.recall(KEY).age == (3, 1)
+
+
+def test_remember__a_dead_token_is_replaced_by_whatever_is_alive(time):
+    served.remember(entry_at(time, 3, 1, life=10))
+    time.pass_(10)
+    assert served.remember(entry_at(time, 2, 9)).value == "token 2.9"
+
+
+def test_remember__is_trusted_no_longer_than_the_token_lives(time):
+    kept = served.remember(entry_at(time, life=0.5))
+    assert kept.fresh_until == kept.dead_at == time.monotonic() + 0.5
+
+
+@pytest.mark.parametrize("how", [served.drop, served.withdraw])
+def test_drop__what_is_known_to_be_dead_is_not_taken_again(time, how):
+    late = entry_at(time, 2, 2)
+    served.remember(late)
+    how(KEY, (2, 3))
+    assert served.recall(KEY) is None
+    assert served.is_outdated(late)
+    served.remember(late)
+    assert served.recall(KEY) is None
+    assert served.remember(entry_at(time, 3, 4)) == served.recall(KEY)
+
+
+def test_remember__memory_is_bounded_and_keeps_what_is_asked_for(time, settings):
+    settings.WECHAT_TOKEN = {"MEMORY_ENTRIES": 10}
+    keys = [(f"wx{number}", "access_token") for number in range(100)]
+    for key in keys:
+        served.remember(entry_at(time, key=key))
+        served.remember(entry_at(time, key=KEY))
+    known = [key for key in keys if served.recall(key) is not None]
+    assert 10 <= len(known) <= 20
+    assert keys[-1] in known
+    assert served.recall(KEY) is not None
+
+
+def test_drop__is_bounded(time, settings):
+    settings.WECHAT_TOKEN = {"MEMORY_ENTRIES": 10}
+    for number in range(1000):
+        served.drop((f"wx{number}", "access_token"), (1, 1))
+    served.remember(entry_at(time, 0, 0, key=("wx0", "access_token")))
+    assert served.recall(("wx0", "access_token")) is not None  # forgiven: else this would grow without end
+
+
+# -- cache: what others may find there
+
+
+def test_publish__is_found_by_other_processes(cache, time):
+    served.publish(entry_at(time))
+    assert found_elsewhere() == "token 2.2"
+
+
+def test_look_up__what_has_not_changed_is_not_read_again(cache, time):
+    known = served.publish(entry_at(time))
+    known = served.recall(KEY)
+    assert served.look_up(KEY, known) is known
+
+
+def test_share__an_older_version_does_not_replace_a_newer_one(cache, time):
+    served.publish(entry_at(time, 3, 1))
+    in_another_process(lambda: served.publish(entry_at(time, 2, 9)))
+    assert found_elsewhere() == "token 3.1"
+
+
+def test_share__a_newer_version_replaces_an_older_one(cache, time):
+    in_another_process(lambda: served.publish(entry_at(time, 2, 9)))
+    served.publish(entry_at(time, 3, 1))
+    assert found_elsewhere() == "token 3.1"
+
+
+def test_share__what_this_process_knows_to_be_dead_stays_here(cache, time):
+    late = entry_at(time, 2, 2)
+    with cache.fails("set", "delete"):
+        served.withdraw(KEY, (2, 3))
+    time.pass_(served.CACHE_REST + 1)
+    served.share(replace(late, loaded_at=time.now()))
+    assert found_elsewhere() == ""
+
+
+def test_share__no_old_news(cache, time):
+    """Somebody may have withdrawn it meanwhile, and the cache have forgotten that."""
+    late = entry_at(time)
+    time.pass_(served.NEWS_SECONDS + 0.1)
+    served.share(late)
+    assert found_elsewhere() == ""
+
+
+def test_share__what_was_held_up_on_its_way_is_taken_back(cache, time, monkeypatch):
+    put = cache.set
+
+    def slow(self, *args, **options):
+        time.pass_(served.NEWS_SECONDS + 0.1)
+        put(self, *args, **options)
+
+    monkeypatch.setattr(cache, "set", slow)
+    served.share(entry_at(time))
+    assert found_elsewhere() == ""
+
+
+def test_withdraw__others_find_nothing_and_take_nothing_older(cache, time):
+    late = entry_at(time, 2, 2)
+    served.publish(late)
+    in_another_process(lambda: served.withdraw(KEY, (2, 3)))
+
+    def read_and_share():
+        assert served.look_up(KEY, None) is None
+        assert served.is_outdated(late)
+        served.publish(late)
+
+    in_another_process(read_and_share)
+    assert found_elsewhere() == ""
+    assert served.look_up(KEY, served.recall(KEY)) is None
+    assert served.recall(KEY) is None
+
+
+def test_withdraw__is_known_here_although_the_cache_failed(cache, time):
+    """The 220 of 300 reads of a dead token: the cache still had it."""
+    served.publish(entry_at(time, 2, 2))
+    with cache.fails("set", "delete"):
+        served.withdraw(KEY, (2, 3))
+    time.pass_(served.CACHE_REST + 1)
+    assert found_elsewhere() == "token 2.2"
+    assert served.look_up(KEY, None) is None
+
+
+def test_withdraw__a_cache_that_failed_is_told_when_it_is_back(cache, time, hangar):
+    served.publish(entry_at(time, 2, 2))
+    with cache.fails("set"):
+        served.withdraw(KEY, (2, 3))
+    assert found_elsewhere() == "token 2.2"
+    hangar.let_go()
+    assert found_elsewhere() == ""
+
+
+def test_withdraw__does_not_undo_a_newer_token(cache, time):
+    served.publish(entry_at(time, 3, 9))
+    in_another_process(lambda: served.withdraw(KEY, (2, 3)))
+    assert found_elsewhere() == "token 3.9"
+
+
+def test_is_confirmed__by_the_database_within_cache_seconds(time):
+    entry = entry_at(time)
+    assert served.is_confirmed(entry, time.now() + seconds(59))
+    assert not served.is_confirmed(entry, time.now() + seconds(60))
+    assert not served.is_confirmed(entry, time.now() - seconds(6))  # a clock is wrong
+
+
+# -- cache: whose
+
+
+class OneForAll(SharedCache):
+    """Gives whoever asks for a token the one that was put there last."""
+
+    def _called(self, name, key, version):
+        return super()._called(name, "anybodys" if APPID in key or key.endswith("access_token") else key, version)
+
+
+def test_look_up__another_accounts_entry_counts_as_nothing(cache, time, settings):
+    settings.CACHES = {"default": {"BACKEND": "tests.test_served.OneForAll"}}
+    served.publish(entry_at(time))
+    assert found_elsewhere() == "token 2.2"
+    assert found_elsewhere(("wxanother0000000", "access_token")) == ""
+    assert found_elsewhere((APPID, "jsapi_ticket")) == ""
+
+
+@pytest.mark.parametrize("garbage", ["", "nonsense", b"bytes", 7, ["list"]])
+def test_look_up__garbage_counts_as_nothing(cache, time, garbage):
+    served.publish(entry_at(time))
+    for name in [name for name in cache.stored if APPID in name]:
+        cache.stored[name] = garbage
+    assert found_elsewhere() == ""
+
+
+def test_cache__another_site_finds_nothing(cache, time, site_of):
+    served.publish(entry_at(time))
+    site_of("theirs")
+    assert found_elsewhere() == ""
+    served.publish(entry_at(time, 9, 9))
+    site_of("mine")
+    assert found_elsewhere() == "token 2.2"
+
+
+def test_cache__a_copy_of_the_database_finds_nothing(cache, time, site_of):
+    served.publish(entry_at(time))
+    site_of("mine", "on staging", is_copy=True)
+    assert found_elsewhere() == ""
+    served.publish(entry_at(time, 9, 9))
+    site_of("mine")
+    assert found_elsewhere() == "token 2.2"
+
+
+def left_alone(cache, time):
+    cache.calls.clear()
+    served.publish(entry_at(time, 9, 9))
+    served.look_up(KEY, None)
+    served.withdraw(KEY, (9, 10))
+    served.forget(KEY)
+    return not cache.calls
+
+
+def test_cache__is_left_alone_by_a_fake_wechat(cache, time):
+    with served.isolated():
+        assert left_alone(cache, time)
+    assert not left_alone(cache, time)
+
+
+def test_cache__is_left_alone_by_a_paused_site(cache, time, settings):
+    settings.WECHAT_TOKEN = {"PAUSED": True}
+    assert left_alone(cache, time)
+
+
+def test_cache__that_fails_is_left_alone_for_a_while(cache, time):
+    with cache.fails("get"):
+        served.look_up(KEY, None)
+    assert left_alone(cache, time)
+    time.pass_(served.CACHE_REST)
+    assert not left_alone(cache, time)

@@ -1,0 +1,106 @@
+"""Client keys (S3): how they are made, what they look like, and what is kept of them.
+
+A key is ``wxt_``, 32 random characters (190 bits) and 6 characters of checksum. The checksum tells a mistyped
+key from an unknown one without asking anybody; the prefix lets scanners find keys that got into a repository.
+With this much randomness a plain SHA-256 is a safe digest, and a slow password hash would only slow down the
+service.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import hashlib
+import re
+import secrets
+import string
+import zlib
+from collections.abc import Iterable
+from typing import Final
+
+from django.core.exceptions import ValidationError
+from django.db import transaction
+from django.views.decorators.debug import sensitive_variables
+
+from ..engine import alias
+from ..models import Account, ClientKey
+from ..redaction import Secret
+from .networks import validate_networks
+
+MARK: Final = "wxt_"
+RANDOM_LENGTH: Final = 32
+CHECKSUM_LENGTH: Final = 6  # 62**6 exceeds 2**32
+SHOWN_LENGTH: Final = 8
+
+_ALPHABET: Final = string.digits + string.ascii_uppercase + string.ascii_lowercase
+_SHAPE: Final = re.compile(rf"{MARK}[0-9A-Za-z]{{{RANDOM_LENGTH + CHECKSUM_LENGTH}}}")
+
+
+@sensitive_variables()
+def make_key(
+    name: str,
+    *,
+    accounts: Iterable[Account] = (),
+    all_accounts: bool = False,
+    may_refresh: bool = False,
+    networks: str = "",
+    expires_at: dt.datetime | None = None,
+) -> tuple[ClientKey, Secret]:
+    """Store a new key and return it with its text, which can never be read again: show it once.
+
+    Raises ``ValidationError`` for a name or networks that cannot be stored.
+    """
+    key = ClientKey(name=name, all_accounts=all_accounts, may_refresh=may_refresh)
+    key.networks, key.expires_at = networks, expires_at
+    plain = assign(key)
+    try:
+        validate_networks(networks)
+    except ValidationError as error:
+        raise ValidationError({"networks": error}) from None
+    key.full_clean()
+    with transaction.atomic(using=alias()):
+        key.save()
+        key.accounts.set(accounts)
+    return key, plain
+
+
+@sensitive_variables()
+def assign(key: ClientKey) -> Secret:
+    """Give ``key`` a new text, of which it keeps the digest and the first characters; the caller saves it."""
+    plain = generate()
+    key.prefix = shown(plain.reveal())
+    key.digest = digest(plain.reveal())
+    return plain
+
+
+@sensitive_variables()
+def generate() -> Secret:
+    body = "".join(secrets.choice(_ALPHABET) for _ in range(RANDOM_LENGTH))
+    return Secret(MARK + body + checksum(body))
+
+
+@sensitive_variables()
+def is_well_formed(text: str) -> bool:
+    """Whether ``text`` has the shape and the checksum of a key. Needs no database."""
+    if not _SHAPE.fullmatch(text):
+        return False
+    body = text.removeprefix(MARK)
+    return checksum(body[:RANDOM_LENGTH]) == body[RANDOM_LENGTH:]
+
+
+def checksum(body: str) -> str:
+    """CRC-32 of the random part in base 62. Finds typing errors; secrecy does not depend on it."""
+    rest = zlib.crc32(body.encode())
+    digits = []
+    for _ in range(CHECKSUM_LENGTH):
+        rest, place = divmod(rest, len(_ALPHABET))
+        digits.append(_ALPHABET[place])
+    return "".join(reversed(digits))
+
+
+def digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def shown(text: str) -> str:
+    """The part of a key that pages and logs may show."""
+    return text.removeprefix(MARK)[:SHOWN_LENGTH]

@@ -1,0 +1,372 @@
+"""What could keep tokens from being renewed or served: settings, keys, database, cache, beat, rows, WeChat itself.
+
+Each examination is a generator of findings. One that breaks is a finding too, and does not end the others.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import enum
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+
+from django.conf import settings as django_settings
+from django.core import checks as django_checks
+from django.core.cache import caches
+from django.core.cache.backends.dummy import DummyCache
+from django.core.cache.backends.locmem import LocMemCache
+from django.db import DatabaseError, connections
+from django.db.migrations.executor import MigrationExecutor
+from django.utils.crypto import get_random_string
+from django.utils.translation import gettext as _
+from django.utils.translation import ngettext
+
+from .. import beat, checks, clock, conf
+from ..conf import get_settings
+from ..engine import TOLERATED_SKEW, look_remote, schedule
+from ..engine import alias as database_alias
+from ..exceptions import TokenUnavailable, UpstreamError, WeChatTokenError
+from ..models import ACCESS_TOKEN, Account, Token
+from ..platforms import transport
+from . import hosts, odd_rows, overview, rotation, states
+
+SLOWEST_TICK = 60.0  # seconds between ticks; the stable endpoint leaves two minutes for a renewal
+
+
+class Level(enum.StrEnum):
+    OK = "ok"
+    WARNING = "warning"
+    PROBLEM = "problem"
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """``advice`` says what to do, '' if nothing. A ``PROBLEM`` keeps tokens from being renewed or read."""
+
+    level: Level
+    subject: str
+    text: str
+    advice: str = ""
+
+
+Findings = Iterator[Finding]
+
+
+def examine(*, fix: bool = False) -> Findings:
+    """Everything, most basic first. ``fix``: also heal odd rows."""
+    yield from _guarded(_("settings"), examine_settings)
+    if conf.problems():
+        return  # nothing below could read its settings
+    if get_settings().remote_url:
+        yield from _guarded(_("cache"), examine_cache)
+        yield from _guarded(_("token server"), examine_remote)
+        return
+    database = list(_guarded(_("database"), examine_database))
+    yield from database
+    yield from _guarded(_("cache"), examine_cache)
+    yield from _guarded(_("WeChat"), examine_wechat)
+    if any(finding.level is Level.PROBLEM for finding in database):
+        return
+    yield from _guarded(_("site"), examine_site)
+    yield from _guarded(_("encryption"), examine_encryption)
+    yield from _guarded(_("hosts"), examine_hosts)
+    yield from _guarded(_("beat"), examine_beat)
+    yield from _guarded(_("rows"), partial(examine_rows, fix=fix))
+    yield from _guarded(_("accounts"), examine_accounts)
+
+
+def _guarded(subject: str, examination: Callable[[], Findings]) -> Findings:
+    try:
+        yield from examination()
+    except WeChatTokenError as error:
+        yield Finding(Level.PROBLEM, subject, str(error))
+    except Exception as error:  # the doctor reports, whatever happens; the type only, as texts may hold anything (S2)
+        yield Finding(
+            Level.PROBLEM, subject, _("The examination broke off: %(error)s") % {"error": type(error).__name__}
+        )
+
+
+# -- settings, database, cache -----------------------------------------------------------------------
+
+
+def examine_settings() -> Findings:
+    messages = [
+        message
+        for message in django_checks.run_checks(tags=[checks.TAG], include_deployment_checks=not django_settings.DEBUG)
+        if not message.is_silenced()
+    ]
+    for message in messages:
+        level = Level.PROBLEM if message.level >= django_checks.ERROR else Level.WARNING
+        yield Finding(level, _("settings"), f"{message.msg} ({message.id})", message.hint or "")
+    if not messages:
+        yield Finding(Level.OK, _("settings"), _("The system checks have no complaint."))
+
+
+def examine_database() -> Findings:
+    alias = database_alias()
+    connection = connections[alias]
+    try:
+        connection.ensure_connection()
+        executor = MigrationExecutor(connection)
+        targets = [key for key in executor.loader.graph.leaf_nodes() if key[0] == Account._meta.app_label]
+        missing = len(executor.migration_plan(targets))
+    except DatabaseError as error:
+        yield Finding(
+            Level.PROBLEM, _("database"),
+            _("The database “%(alias)s” cannot be reached: %(error)s")
+            % {"alias": alias, "error": type(error).__name__},
+            _("Check DATABASES and whether the server runs."),
+        )  # fmt: skip
+        return
+    if missing:
+        text = ngettext("%(count)d migration is missing.", "%(count)d migrations are missing.", missing)
+        yield Finding(Level.PROBLEM, _("database"), text % {"count": missing}, _("Run manage.py migrate."))
+    else:
+        text = _("“%(alias)s” (%(vendor)s) answers and is migrated.")
+        yield Finding(Level.OK, _("database"), text % {"alias": alias, "vendor": connection.vendor})
+
+
+def examine_cache() -> Findings:
+    alias = get_settings().cache_alias
+    cache = caches[alias]
+    if isinstance(cache, LocMemCache | DummyCache):
+        yield Finding(
+            Level.OK if django_settings.DEBUG else Level.WARNING, _("cache"),
+            _("“%(alias)s” is not shared: every process asks the database for each token once a second.")
+            % {"alias": alias},
+            "" if django_settings.DEBUG else _("Use Redis, Memcached or Django's database cache."),
+        )  # fmt: skip
+        return
+    key, value = f"wechat_token:doctor:{get_random_string(12)}", get_random_string(12)
+    started = clock.monotonic()
+    try:
+        cache.set(key, value, timeout=60)
+        answered = cache.get(key) == value
+        cache.delete(key)
+    except Exception as error:  # whatever a cache backend raises; they have no common base
+        yield Finding(
+            Level.WARNING, _("cache"),
+            _("“%(alias)s” fails: %(error)s. Tokens are read from the database meanwhile.")
+            % {"alias": alias, "error": type(error).__name__},
+            _("Check CACHES and whether the server runs."),
+        )  # fmt: skip
+        return
+    if not answered:
+        yield Finding(
+            Level.WARNING, _("cache"), _("“%(alias)s” does not keep what is stored in it.") % {"alias": alias},
+            _("Check the size and the eviction policy of the cache."),
+        )  # fmt: skip
+        return
+    milliseconds = (clock.monotonic() - started) * 1000
+    text = _("“%(alias)s” is shared and answers, three calls in %(time).1f ms.")
+    yield Finding(Level.OK, _("cache"), text % {"alias": alias, "time": milliseconds})
+
+
+# -- WeChat ------------------------------------------------------------------------------------------
+
+
+def examine_wechat() -> Findings:
+    """One harmless call without any credential: that it is refused proves that WeChat's API answers."""
+    host = get_settings().api_base_url
+    try:
+        answer = transport.call("GET", "/cgi-bin/get_api_domain_ip")
+    except UpstreamError as error:
+        advice = _("Check DNS, the firewall, WECHAT_TOKEN['PROXY'] and WECHAT_TOKEN['API_BASE_URL'].")
+        yield Finding(Level.PROBLEM, _("WeChat"), f"{host}: {error}", advice)
+        return
+    if "errcode" not in answer.body:
+        yield Finding(
+            Level.PROBLEM, _("WeChat"), _("%(host)s answers, but not as WeChat's API does.") % {"host": host},
+            _("Check API_BASE_URL, and whether a proxy or a login page answers in WeChat's place."),
+        )  # fmt: skip
+        return
+    yield Finding(Level.OK, _("WeChat"), _("%(host)s answers.") % {"host": host})
+    if answer.skew is not None and abs(answer.skew) > TOLERATED_SKEW:
+        yield Finding(
+            Level.WARNING, _("clock"),
+            _("This host's clock is off by %(time)s against WeChat's.")
+            % {"time": states.duration(abs(answer.skew))},
+            _("Let NTP set it: hosts that share the database have to agree on the time."),
+        )  # fmt: skip
+
+
+def examine_remote() -> Findings:
+    """In remote mode: whether this process gets a token, from the shared cache or from the other site."""
+    settings = get_settings()
+    if not settings.remote_appid:
+        yield Finding(
+            Level.WARNING, _("token server"), _("Not tried: no account is named."),
+            _("Set WECHAT_TOKEN['REMOTE_APPID'] to an account that REMOTE_KEY may read."),
+        )  # fmt: skip
+        return
+    try:
+        entry = look_remote((settings.remote_appid, ACCESS_TOKEN), None)
+    except TokenUnavailable as error:
+        advice = _("Check REMOTE_URL, REMOTE_KEY, and the other site with its own manage.py wechat_token doctor.")
+        yield Finding(Level.PROBLEM, _("token server"), str(error), advice)
+        return
+    text = _("A token of %(appid)s can be had, good for %(time)s.")
+    life = states.duration(entry.expires_in(clock.now()))
+    yield Finding(Level.OK, _("token server"), text % {"appid": settings.remote_appid, "time": life})
+
+
+# -- site and hosts ----------------------------------------------------------------------------------
+
+
+def examine_site() -> Findings:
+    """Whether the database is a copy, which its cache entries are kept apart for (R32)."""
+    if checks.database_is_copy():
+        yield Finding(
+            Level.WARNING, _("site"), _("This database is a copy of another site's, or has been moved."),
+            _("Run manage.py wechat_token new-site if that site goes on; manage.py wechat_token same-site if this is "
+              "that site, moved."),
+        )  # fmt: skip
+
+
+def examine_hosts() -> Findings:
+    """What other hosts have met: this one may be able to read everything."""
+    for problem in hosts.problems(clock.now()):
+        yield Finding(
+            Level.PROBLEM, _("hosts"), str(problem),
+            _("Give that host the settings and keys that the others have, and restart it."),
+        )  # fmt: skip
+
+
+# -- stored secrets ----------------------------------------------------------------------------------
+
+
+def examine_encryption() -> Findings:
+    tally = rotation.survey()
+    for whose in tally.unreadable:
+        yield Finding(
+            Level.PROBLEM, _("encryption"), _("%(whose)s: cannot be read with the configured keys.") % {"whose": whose},
+            _("Put the key back that wrote it (ENCRYPTION_KEYS, SECRET_KEY_FALLBACKS), or enter the AppSecret again."),
+        )  # fmt: skip
+    if tally.older:
+        text = ngettext(
+            "%(count)d stored secret was written with an older key.",
+            "%(count)d stored secrets were written with an older key.",
+            tally.older,
+        )
+        yield Finding(
+            Level.WARNING, _("encryption"), text % {"count": tally.older},
+            _("Run manage.py wechat_token rotate-encryption before you remove that key."),
+        )  # fmt: skip
+    if not tally.unreadable and not tally.older:
+        text = ngettext("%(count)d stored secret is readable.", "%(count)d stored secrets are readable.", tally.seen)
+        yield Finding(Level.OK, _("encryption"), text % {"count": tally.seen})
+
+
+# -- beat --------------------------------------------------------------------------------------------
+
+
+def examine_beat() -> Findings:
+    now = clock.now()
+    if beat.is_installed() and beat.has_tables(beat.alias()):
+        yield from _examine_ticks(beat.ticks(), now)
+    yield from _examine_overdue(now)
+
+
+def _examine_ticks(ticks: list[beat.Tick], now: dt.datetime) -> Findings:
+    enabled = [tick for tick in ticks if tick.enabled]
+    if not enabled:
+        if not beat.is_scheduled_in_settings():
+            message = checks.tick_disabled() if ticks else checks.tick_missing()
+            yield Finding(Level.PROBLEM, _("beat"), str(message.msg), str(message.hint))
+        return
+    for tick in enabled:
+        if tick.every is not None and tick.every > SLOWEST_TICK:
+            yield Finding(
+                Level.WARNING, _("beat"),
+                _("“%(name)s” runs every %(time)s only.")
+                % {"name": tick.name, "time": states.duration(tick.every)},
+                _("Set its interval to a few seconds in the admin under Periodic tasks: a tick with nothing to do is "
+                  "one query."),
+            )  # fmt: skip
+    last = max((tick.last_run_at for tick in enabled if tick.last_run_at is not None), default=None)
+    start = _("Start: celery -A PROJECT beat -S django. It writes its last runs down every 3 minutes.")
+    if last is None:
+        yield Finding(Level.WARNING, _("beat"), _("Beat has not run the tick yet."), start)
+        return
+    ago = max((now - last).total_seconds(), 0.0)
+    text = _("Beat last ran the tick %(time)s ago.") % {"time": states.duration(ago)}
+    silent = ago > beat.WRITTEN_DOWN_WITHIN + min(tick.every or 0.0 for tick in enabled)
+    yield Finding(Level.WARNING if silent else Level.OK, _("beat"), text, start if silent else "")
+
+
+def _examine_overdue(now: dt.datetime) -> Findings:
+    """Tokens waiting for their renewal are the proof that no worker gets the tick; the rest is circumstance."""
+    overdue = Token.objects.due(now - schedule.seconds(states.OVERDUE_AFTER))
+    oldest = overdue.values_list("due_at", flat=True).first()
+    if oldest is None:
+        yield Finding(Level.OK, _("worker"), _("No token is overdue."))
+        return
+    count = overdue.count()
+    text = ngettext(
+        "%(count)d token is overdue for %(time)s.", "%(count)d tokens are overdue, the longest for %(time)s.", count
+    )
+    yield Finding(
+        Level.PROBLEM, _("worker"),
+        text % {"count": count, "time": states.duration((now - oldest).total_seconds())},
+        _("Start: celery -A PROJECT worker, and beat. At once, without them: manage.py wechat_token refresh."),
+    )  # fmt: skip
+
+
+# -- rows and accounts -------------------------------------------------------------------------------
+
+
+def examine_rows(*, fix: bool) -> Findings:
+    count = 0
+    for account in odd_rows.accounts_without_token():
+        count += 1
+        if fix:
+            odd_rows.give_token_row(account)
+        yield _odd_row(account.appid, _("it has no token row"), fixed=fix)
+    for token, found in odd_rows.odd_tokens(clock.now()):
+        count += 1
+        what = "; ".join(str(oddity.what) for oddity in found)
+        yield _odd_row(token.account.appid, what, fixed=fix and odd_rows.heal(token))
+    if not count:
+        yield Finding(Level.OK, _("rows"), _("No row is odd."))
+
+
+def _odd_row(appid: str, what: str, *, fixed: bool) -> Finding:
+    if fixed:
+        return Finding(Level.OK, _("rows"), _("%(appid)s: healed: %(what)s.") % {"appid": appid, "what": what})
+    advice = _("Run manage.py wechat_token doctor --fix.")
+    return Finding(Level.PROBLEM, _("rows"), f"{appid}: {what}.", advice)
+
+
+def examine_accounts() -> Findings:
+    lines = overview.lines(clock.now())
+    active = [line for line in lines if line.account.is_active]
+    if not active:
+        yield Finding(
+            Level.WARNING, _("accounts"), _("There is no active account."),
+            _("Add one in the admin, or: manage.py wechat_token add-account APPID"),
+        )  # fmt: skip
+        return
+    for line in active:
+        if line.needs_somebody:
+            text = _("%(appid)s: %(state)s. %(error)s") % {
+                "appid": line.account.appid,
+                "state": line.report.label,
+                "error": line.token.error if line.token.failures else "",
+            }
+            text = text.strip()
+            yield Finding(Level.PROBLEM, _("accounts"), text, line.action)
+        if line.token.egress_ip:
+            yield Finding(
+                Level.OK, _("address"),
+                _("WeChat saw this server as %(ip)s.") % {"ip": line.token.egress_ip},
+            )  # fmt: skip
+        if line.another_system_seen:
+            text = overview.ANOTHER_SYSTEM % {"count": line.token.foreign_refreshes}
+            yield Finding(Level.WARNING, _("accounts"), f"{line.account.appid}: {text}")
+        if line.complaints_refused:
+            text = str(overview.COMPLAINTS_REFUSED)
+            yield Finding(Level.WARNING, _("accounts"), f"{line.account.appid}: {text}")
+    if not any(line.needs_somebody for line in active):
+        text = ngettext("%(count)d active account is well.", "%(count)d active accounts are well.", len(active))
+        yield Finding(Level.OK, _("accounts"), text % {"count": len(active)})

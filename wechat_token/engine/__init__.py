@@ -1,0 +1,84 @@
+"""The engine room: the refresh protocol, and the tokens it serves. Nothing else of it is imported from outside.
+
+From the top of a token's way to the bottom:
+
+``serving``      memory → cache → database → refresh; what readers and complainers call
+``served``       the entries in memory and cache
+``refresh``      the one flow behind the one door, in a flight of its own; ``attempt``: its single steps
+``schedule``     the decisions: pure, from a row and the time
+``batch``        many at once, for beat
+``accounts`` ``lifecycle``   which account is meant; what follows when one is edited
+``rows`` ``hosts`` ``site``  the tables
+``remote``       the same names against another site
+``ground``       flights, waiting, lanes; ``connections``: private ones; ``threads``
+"""
+
+from __future__ import annotations
+
+from . import schedule
+from .accounts import find_token, resolve
+from .attempt import TOLERATED_SKEW
+from .batch import drain, refresh_each
+from .connections import alias, in_place, in_test_case, patiently, private, read
+from .ground import Crowded, Key, NotYet, aside, settle
+from .lifecycle import connect
+from .refresh import Outcome, Status, refresh_now
+from .remote import look as look_remote
+from .rows import write
+from .schedule import Fields, Reason
+from .served import Entry, clear_memory, forget, isolated, publish
+from .serving import (
+    AccountRef,
+    acurrent_entry,
+    aget_access_token,
+    arefresh_access_token,
+    complain,
+    current_entry,
+    get_access_token,
+    refresh_access_token,
+)
+from .site import identity
+from .site import settle as settle_site
+
+__all__ = [
+    "TOLERATED_SKEW",
+    "AccountRef",
+    "Crowded",
+    "Entry",
+    "Fields",
+    "Key",
+    "NotYet",
+    "Outcome",
+    "Reason",
+    "Status",
+    "acurrent_entry",
+    "aget_access_token",
+    "alias",
+    "arefresh_access_token",
+    "aside",
+    "clear_memory",
+    "complain",
+    "connect",
+    "current_entry",
+    "drain",
+    "find_token",
+    "forget",
+    "get_access_token",
+    "identity",
+    "in_place",
+    "in_test_case",
+    "isolated",
+    "look_remote",
+    "patiently",
+    "private",
+    "publish",
+    "read",
+    "refresh_access_token",
+    "refresh_each",
+    "refresh_now",
+    "resolve",
+    "schedule",
+    "settle",
+    "settle_site",
+    "write",
+]

@@ -1,0 +1,332 @@
+"""The ground a refresh stands on: flights that nobody's transaction, timeout or exit can take down.
+
+A *flight* is one refresh of a credential in this process, at most one at a time, on a thread of its own; no exception,
+cancellation or rollback of a caller reaches it. Callers only wait for its answer, none of them longer than its limit
+(R30), and what held it up is what they are told. The answer is out before anybody else is told anything: receivers of
+signals and other slow listeners have lanes of their own (R33).
+
+In a test case or on in-memory SQLite a flight flies in place, on the thread and the connection of its caller.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import atexit
+import logging
+import threading
+from collections import deque
+from collections.abc import Callable, Hashable
+from functools import partial
+from typing import Any, Final
+
+from .. import clock, process
+from ..conf import get_settings
+from . import threads
+from .connections import caller_is_in_transaction, in_place
+from .threads import Future
+
+logger = logging.getLogger("wechat_token")
+
+Key = tuple[str, str]  # ref of the account, kind of the credential
+
+CALLERS_FLIGHTS: Final = 32  # at a time, of those that callers wait for; the batch has BATCH_THREADS of its own
+FREE_SECONDS: Final = 1.0  # of a flight, in which anybody may wait for it
+FREE_OVER_HTTP: Final = 0.2  # the same for requests of the HTTP service: long enough for a look at the database
+WAITING: Final = 4  # threads that may wait for one flight afterwards
+WAITING_OVER_HTTP: Final = 6  # threads of the HTTP service that may wait for all flights together afterwards
+LOCKED_SECONDS: Final = 2.0  # a caller in a transaction gives up then: the lock may be its own
+SLICE: Final = 0.1  # seconds between a waiting caller's looks at its limits
+ASIDE: Final = 8  # background jobs at a time
+EXIT_PATIENCE: Final = 2.0  # seconds for which the process stays for an answer that is not stored yet
+
+
+class Crowded(Exception):
+    """No thread for another flight, or no place to wait for one."""
+
+
+class NotYet(Exception):
+    """The flight has no answer within the caller's limit. ``str()`` says what it is doing."""
+
+
+class Flight:
+    """One refresh under way. ``result`` is its answer, ``landed`` the end of all its work."""
+
+    def __init__(self, key: Key, *, scheduled: bool = False) -> None:
+        self.key = key
+        self.scheduled = scheduled
+        self.about: object = None  # what a complaint is about, for those who might join it
+        self.doing = "starting"
+        self.locked_since: float | None = None
+        self.holds_answer = False  # WeChat has answered, the database has not taken it yet
+        self.current: Any = None  # what readers may take at once, whatever else this flight is about (R4)
+        self.waiting: list[object] = []
+        self.began = clock.monotonic()
+        self.result: Future[Any] = Future()
+        self.landed: Future[None] = Future()
+        # Else a cancelled asyncio task would cancel what others wait for.
+        self.result.set_running_or_notify_cancel()
+        self.landed.set_running_or_notify_cancel()
+        self._to_tell: list[Callable[[], object]] = []
+
+    def answer(self, outcome: object) -> None:
+        """Let the callers go. What is answered first counts."""
+        if not self.result.done():
+            self.result.set_result(outcome)
+
+    def tell(self, work: Callable[[], object]) -> None:
+        """Tell others what happened, once this flight has landed."""
+        self._to_tell.append(work)
+
+    def is_blocked(self, by: str, since: float | None = None) -> None:
+        """A lock is in the way, since ``since`` (monotonic), when a statement began to wait for it, or since now."""
+        self.doing = by
+        if self.locked_since is None:
+            self.locked_since = clock.monotonic() if since is None else since
+
+    def goes_on(self, doing: str) -> None:
+        self.doing, self.locked_since = doing, None
+
+    @property
+    def locked_for(self) -> float:
+        return 0.0 if self.locked_since is None else clock.monotonic() - self.locked_since
+
+    @property
+    def is_awaited(self) -> bool:
+        """Whether somebody waits; at first it is taken for granted: whoever starts a flight needs a moment for that."""
+        if self.result.done():
+            return False
+        return bool(self.waiting) or (not self.scheduled and clock.monotonic() < self.began + FREE_SECONDS)
+
+    def fly(self, work: Callable[[Flight], None]) -> None:
+        try:
+            work(self)
+        except BaseException as exc:
+            if self.result.done():
+                # The type only: the text of a foreign exception may hold anything (S2).
+                logger.warning("The refresh of %s %s broke off: %s", *self.key, type(exc).__name__)
+            else:
+                self.result.set_exception(exc)
+        finally:
+            with _table_lock:
+                if _flights.get(self.key) is self:
+                    del _flights[self.key]
+            self.landed.set_result(None)
+            for told in self._to_tell:
+                lane("signals", told)
+
+
+_table_lock: threading.Lock  # guards the tables only, never held during I/O
+_flights: dict[Key, Flight]
+_over_http: list[object]
+process.keep(globals(), _table_lock=threading.Lock, _flights=dict, _over_http=list)
+
+
+def start(key: Key, work: Callable[[Flight], None], *, scheduled: bool = False, about: object = None) -> Flight:
+    """The flight for ``key`` under way in this process, or a new one that does ``work``.
+
+    Raises :class:`Crowded` if there is no thread for it.
+    """
+    flight = Flight(key, scheduled=scheduled)
+    flight.about = about
+    if in_place():
+        flight.fly(work)
+        return flight
+    limit = get_settings().batch_threads if scheduled else CALLERS_FLIGHTS
+    with _table_lock:
+        under_way = _flights.get(key)
+        if under_way is not None:
+            return under_way
+        if sum(other.scheduled is scheduled for other in _flights.values()) >= limit:
+            raise Crowded(f"{limit} tokens are being fetched by this process already.")
+        _flights[key] = flight
+    try:
+        threads.start(partial(flight.fly, work), "refresh")
+    except BaseException as exc:  # a worker's time limit may strike here, too
+        with _table_lock:
+            _flights.pop(key, None)
+        if isinstance(exc, RuntimeError):  # the interpreter is shutting down, or the system has no more threads
+            raise Crowded("No thread can be started.") from None
+        raise
+    return flight
+
+
+def under_way(key: Key) -> Flight | None:
+    return _flights.get(key)
+
+
+# -- waiting ---------------------------------------------------------------------------------------
+
+
+def wait(flight: Flight, seconds: float, *, over_http: bool = False, reading: bool = False) -> Any:
+    """The flight's answer. Raises what it raises, :class:`NotYet` after ``seconds``, and :class:`Crowded` sooner where
+    enough threads wait already. ``reading``: the token that is current while the flight goes on will do.
+    """
+    if reading and flight.current is not None:
+        return flight.current
+    if flight.result.done():
+        return flight.result.result()
+    me = object()
+    try:
+        with _table_lock:
+            flight.waiting.append(me)
+            if over_http:
+                _over_http.append(me)
+        return _wait(flight, me, clock.monotonic() + seconds, over_http=over_http, reading=reading)
+    finally:
+        with _table_lock:
+            for queue in (flight.waiting, _over_http):
+                if me in queue:
+                    queue.remove(me)
+
+
+def _wait(flight: Flight, me: object, give_up_at: float, *, over_http: bool, reading: bool) -> Any:
+    in_transaction = caller_is_in_transaction()
+    free_until = flight.began + (FREE_OVER_HTTP if over_http else FREE_SECONDS)
+    while True:
+        now = clock.monotonic()
+        if reading and flight.current is not None:
+            return flight.current
+        if threads.wait(flight.result, min(SLICE, give_up_at - now)):
+            return flight.result.result()
+        now = clock.monotonic()
+        if now >= give_up_at:
+            raise NotYet(flight.doing)
+        if in_transaction and flight.locked_for > LOCKED_SECONDS:
+            raise NotYet(f"{flight.doing}, perhaps of this caller's own transaction")
+        too_many = me not in flight.waiting[:WAITING] or (over_http and me not in _over_http[:WAITING_OVER_HTTP])
+        if now >= free_until and too_many:
+            raise Crowded(f"{WAITING} threads of this process wait for it already: {flight.doing}")
+
+
+def wait_landed(flight: Flight, seconds: float) -> None:
+    """Wait until all work of the flight is done. Raises :class:`NotYet`."""
+    if not threads.wait(flight.landed, seconds):
+        raise NotYet(flight.doing)
+
+
+async def wait_async(flight: Flight, seconds: float, *, reading: bool = False) -> Any:
+    """:func:`wait` for a task of an event loop, which costs no thread."""
+    me = object()
+    flight.waiting.append(me)
+    give_up_at = clock.monotonic() + seconds
+    answer = asyncio.wrap_future(flight.result)
+    try:
+        while True:
+            if reading and flight.current is not None:
+                return flight.current
+            if answer.done():
+                return await answer
+            left = give_up_at - clock.monotonic()
+            if left <= 0:
+                raise NotYet(flight.doing)
+            await asyncio.wait([answer], timeout=min(SLICE, left))
+    finally:
+        flight.waiting.remove(me)
+        if answer.done() and not answer.cancelled():
+            answer.exception()  # else the loop complains of an error that nobody has looked at
+
+
+async def wait_landed_async(flight: Flight, seconds: float) -> None:
+    try:
+        await asyncio.wait_for(asyncio.wrap_future(flight.landed), seconds)
+    except TimeoutError:
+        raise NotYet(flight.doing) from None
+
+
+# -- telling, and work aside -----------------------------------------------------------------------
+
+_lanes: dict[str, deque[Callable[[], object]]]
+_aside: set[Hashable]
+process.keep(globals(), _lanes=dict, _aside=set)
+LANE_LENGTH: Final = 1000
+
+
+def lane(name: str, work: Callable[[], object]) -> None:
+    """Do ``work`` soon, in the order of a lane's own thread: a slow listener holds up its own lane alone."""
+    if in_place():
+        _guarded(name, work)
+        return
+    with _table_lock:
+        waiting = _lanes.get(name)
+        if waiting is not None:
+            if len(waiting) < LANE_LENGTH:
+                waiting.append(work)
+            else:
+                logger.warning("%d things wait to be told (%s); one more is dropped.", LANE_LENGTH, name)
+            return
+        _lanes[name] = deque([work])
+    _start_or_drop(partial(_run_lane, name), name, partial(_lanes.pop, name, None))
+
+
+def _run_lane(name: str) -> None:
+    while True:
+        with _table_lock:
+            if not _lanes.get(name):
+                _lanes.pop(name, None)
+                return
+            work = _lanes[name].popleft()
+        _guarded(name, work)
+
+
+def aside(name: Hashable, work: Callable[[], object]) -> None:
+    """Do ``work`` soon, unless work of this name is under way here. Failures are logged.
+
+    Beyond a few jobs at a time nothing is started: whoever asked will ask again. The database is reached through
+    :func:`private`.
+    """
+    if in_place():
+        _guarded(name, work)
+        return
+    with _table_lock:
+        if name in _aside or len(_aside) >= ASIDE:
+            return
+        _aside.add(name)
+    _start_or_drop(partial(_run_aside, name, work), "aside", partial(_aside.discard, name))
+
+
+def _run_aside(name: Hashable, work: Callable[[], object]) -> None:
+    try:
+        _guarded(name, work)
+    finally:
+        with _table_lock:
+            _aside.discard(name)
+
+
+def _start_or_drop(work: Callable[[], object], name: str, drop: Callable[[], object]) -> None:
+    try:
+        threads.start(work, name)
+    except RuntimeError:  # the interpreter is shutting down
+        drop()
+
+
+def _guarded(name: Hashable, work: Callable[[], object]) -> None:
+    try:
+        work()
+    except BaseException as exc:  # a receiver that exits or is timed out must not take the lane with it
+        # The type only: the text of a foreign exception may hold anything (S2).
+        logger.warning("Background work %s failed: %s", name, type(exc).__name__)
+
+
+# -- the end of the process, and of a test ---------------------------------------------------------
+
+
+def settle(seconds: float) -> None:
+    """Wait until no flight, lane or job is under way, for ``seconds`` at most. For the end of a test that removes the
+    database: a private connection would be in its way.
+    """
+    give_up_at = clock.monotonic() + seconds
+    while (_flights or _lanes or _aside) and clock.monotonic() < give_up_at:
+        clock.sleep(0.01)
+
+
+def _before_exit() -> None:
+    """What WeChat has answered is worth a moment: to be stored, recorded and told. Nothing else is."""
+    give_up_at = clock.monotonic() + EXIT_PATIENCE
+    while clock.monotonic() < give_up_at:
+        flights = list(_flights.values())
+        if not any(flight.holds_answer or flight.result.done() for flight in flights) and "signals" not in _lanes:
+            return
+        clock.sleep(0.02)
+
+
+atexit.register(_before_exit)

@@ -1,0 +1,96 @@
+"""What follows when an account is saved or deleted: its token is kept in step and its first fetch starts at once.
+
+In the operator's transaction nothing of ours is locked (R30): only the row of a new account is made there.
+"""
+
+from __future__ import annotations
+
+import logging
+from functools import partial
+from typing import Any, Final
+
+from celery import current_app
+from django.db import DatabaseError, transaction
+from django.db.models.signals import post_delete, post_save
+
+from .. import clock
+from ..conf import get_settings
+from ..models import ACCESS_TOKEN, Account, Token
+from . import accounts, ground, rows, schedule, served
+from .connections import in_test_case, patiently
+from .ground import Key
+
+# By name: the engine knows no task, the tasks know the engine. Beyond the time, beat has found the row by itself.
+WAKE: Final = "wechat_token.refresh_token"
+WAKE_EXPIRES: Final = 60.0
+
+logger = logging.getLogger("wechat_token")
+
+
+def connect() -> None:
+    post_save.connect(account_saved, sender=Account, dispatch_uid="wechat_token.account_saved")
+    post_delete.connect(account_deleted, sender=Account, dispatch_uid="wechat_token.account_deleted")
+
+
+def account_saved(instance: Account, using: str, created: bool = False, raw: bool = False, **kwargs: Any) -> None:
+    """Make a new account's token row; wake an edited one's when the edit is committed (R10).
+
+    The token in hand stays and is served until its successor is stored. Should the wake be lost, the account's new
+    edition says as much to whoever reads the row next.
+    """
+    if raw:  # loaddata brings the token rows itself
+        return
+    key = instance.ref, ACCESS_TOKEN
+    if created:
+        Token.objects.using(using).get_or_create(
+            account=instance,
+            kind=ACCESS_TOKEN,
+            defaults={"edition": instance.edition, "due_at": clock.now() if instance.is_active else None},
+        )
+    if in_test_case(using):  # whose transaction is never committed
+        _forget(key)
+        _make_due(key)
+    transaction.on_commit(partial(_account_changed, key), using=using)
+
+
+def account_deleted(instance: Account, using: str, **kwargs: Any) -> None:
+    transaction.on_commit(partial(_forget, (instance.ref, ACCESS_TOKEN)), using=using)
+
+
+def _account_changed(key: Key) -> None:
+    _forget(key)
+    ground.lane("accounts", partial(_wake, key))
+
+
+def _forget(key: Key) -> None:
+    served.forget(key)
+    accounts.forget(key[0])
+
+
+def _wake(key: Key) -> None:
+    """Make an edited account's token due, so that beat finds it, and tell a worker; on lanes of their own: neither a
+    lock nor a broker that is down makes the admin wait (R7), nor the one the other.
+    """
+    try:
+        token = patiently(partial(_make_due, key))
+    except DatabaseError as exc:
+        logger.warning("The edit of %s was not passed on at once: %s", key[0], type(exc).__name__)
+        return
+    if token is not None and token.account.is_active and not get_settings().remote_url:
+        ground.lane("broker", partial(tell_worker, token.pk))
+
+
+def _make_due(key: Key) -> Token | None:
+    """The token to renew now; None for a new name, which is no reason to ask WeChat."""
+    token = rows.find(key)
+    if token is None:
+        return None
+    if schedule.is_outdated(token) or token.account.is_active is (token.due_at is None):
+        rows.write(token, schedule.woken(token.account.is_active, clock.now()))
+        return token
+    return None if token.version else token
+
+
+def tell_worker(token_id: int) -> None:
+    """If it cannot be told, nothing is lost: the row is due, and beat or the first caller finds it."""
+    current_app.send_task(WAKE, (token_id,), expires=WAKE_EXPIRES, retry=False)
