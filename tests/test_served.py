@@ -5,11 +5,12 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
+from django.db import OperationalError
 
 from tests.conftest import APPID
 from tests.ground.caches import SETTING, SharedCache
 from wechat_token import process
-from wechat_token.engine import served, site
+from wechat_token.engine import served, serving, site
 from wechat_token.engine.schedule import seconds
 from wechat_token.engine.served import Entry
 from wechat_token.engine.site import Identity
@@ -287,3 +288,38 @@ def test_cache__that_fails_is_left_alone_for_a_while(cache, time):
     assert left_alone(cache, time)
     time.pass_(served.CACHE_REST)
     assert not left_alone(cache, time)
+
+
+# -- a database that is down
+
+
+def test_current_entry__database_down_and_another_process_replaced_the_token(cache, time, monkeypatch):
+    """R18: whoever cannot ask the database hears of it from the cache within a second all the same."""
+
+    def down(*args, **kwargs):
+        raise OperationalError("down")
+
+    monkeypatch.setattr(serving, "read_here", down)
+    old = entry_at(time, 2)
+    served.remember(replace(old, loaded_at=time.now() - seconds(300)))
+    time.pass_(1.5)
+    assert serving.current_entry(KEY).value == old.value
+    in_another_process(lambda: served.publish(entry_at(time, 3)))
+    time.pass_(1.1)
+    assert serving.current_entry(KEY).value == "token 3.2"
+
+
+def test_current_entry__a_database_that_is_down_is_not_asked_each_second(cache, time, monkeypatch):
+    """R13: each question may take as long as the driver lets it."""
+    asked = []
+
+    def down(*args, **kwargs):
+        asked.append(time.elapsed)
+        raise OperationalError("down")
+
+    monkeypatch.setattr(serving, "read_here", down)
+    served.remember(replace(entry_at(time), loaded_at=time.now() - seconds(300)))
+    for _ in range(20):
+        time.pass_(1.1)
+        serving.current_entry(KEY)
+    assert 3 <= len(asked) <= 5

@@ -15,8 +15,8 @@ from typing import Any
 from .site import AT_ONCE, SLACK, WAIT, Ground, on
 from .stage import add_key, aside, ask, together, wait_until, weixin
 
-THREADS = 8  # of the one gunicorn worker
-WAITING = 4  # threads that may wait for one account
+THREADS = 4  # of the one gunicorn worker
+WAITING = 4  # threads of a process that may wait for one account
 
 
 def serve(port: int) -> None:
@@ -76,8 +76,8 @@ class Service:
 
 
 @on("postgres", "mariadb", "sqlite")
-def test_hanging_account_over_http__four_wait_and_healthy_accounts_are_read(ground: Ground) -> None:
-    """R33: twelve clients and eight threads. One healthy account is known to the worker, another is not yet."""
+def test_hanging_account_over_http__one_waits_and_healthy_accounts_are_read(ground: Ground) -> None:
+    """R33: twelve clients and four threads. One healthy account is known to the worker, another is not yet."""
     hanging, known, new = ground.account(), ground.account(token=True), ground.account(token=True)
     ground.hang(hanging)
     with service(ground, REQUEST_DEADLINE=10.0) as web, ThreadPoolExecutor(12) as clients:
@@ -92,7 +92,7 @@ def test_hanging_account_over_http__four_wait_and_healthy_accounts_are_read(grou
     assert {answer["status"] for answer in answers} == {503}
     assert all(int(answer["retry"]) >= 1 for answer in answers)
     took = sorted(answer["seconds"] for answer in answers)
-    assert took[12 - WAITING - 1] < WAIT / 2, f"all but {WAITING} were to be refused at once: {took}"
+    assert took[-2] < WAIT / 2, f"all but one were to be refused at once: {took}"
     assert took[-1] < WAIT + SLACK, took
     assert len(healthy) > 10
     assert {answer["status"] for answer in healthy} == {200}

@@ -34,7 +34,8 @@ CALLERS_FLIGHTS: Final = 32  # at a time, of those that callers wait for; the ba
 FREE_SECONDS: Final = 1.0  # of a flight, in which anybody may wait for it
 FREE_OVER_HTTP: Final = 0.2  # the same for requests of the HTTP service: long enough for a look at the database
 WAITING: Final = 4  # threads that may wait for one flight afterwards
-WAITING_OVER_HTTP: Final = 6  # threads of the HTTP service that may wait for all flights together afterwards
+WAITING_OVER_HTTP: Final = 1  # the same for threads of the HTTP service: many servers have four in a process
+ALL_WAITING_OVER_HTTP: Final = 3  # threads of the HTTP service that may wait for all flights together afterwards
 LOCKED_SECONDS: Final = 2.0  # a caller in a transaction gives up then: the lock may be its own
 SLICE: Final = 0.1  # seconds between a waiting caller's looks at its limits
 ASIDE: Final = 8  # background jobs at a time
@@ -194,9 +195,14 @@ def _wait(flight: Flight, me: object, give_up_at: float, *, over_http: bool, rea
             raise NotYet(flight.doing)
         if in_transaction and flight.locked_for > LOCKED_SECONDS:
             raise NotYet(f"{flight.doing}, perhaps of this caller's own transaction")
-        too_many = me not in flight.waiting[:WAITING] or (over_http and me not in _over_http[:WAITING_OVER_HTTP])
-        if now >= free_until and too_many:
-            raise Crowded(f"{WAITING} threads of this process wait for it already: {flight.doing}")
+        if now >= free_until and _too_many_before(me, flight, over_http=over_http):
+            raise Crowded(f"Other threads of this process wait for it already: {flight.doing}")
+
+
+def _too_many_before(me: object, flight: Flight, *, over_http: bool) -> bool:
+    if not over_http:
+        return me not in flight.waiting[:WAITING]
+    return me not in flight.waiting[:WAITING_OVER_HTTP] or me not in _over_http[:ALL_WAITING_OVER_HTTP]
 
 
 def wait_landed(flight: Flight, seconds: float) -> None:

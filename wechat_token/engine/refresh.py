@@ -40,7 +40,6 @@ from .served import Entry
 
 logger = logging.getLogger("wechat_token")
 
-BLIND_SECONDS: Final = 5.0  # how long an entry is kept unverified while the database is down (R13)
 READ_PATIENCE: Final = 1.0  # the same for a reader, who may have something to fall back on
 ALONE: Final = 60.0  # seconds for which a flight that is locked out goes on after its callers have left
 UNCLAIMED_AFTER: Final = 0.5  # seconds of lock after which a request that cannot displace leaves unclaimed
@@ -215,7 +214,7 @@ class _Refresh:
         """The database is down: readers go on with what memory has for a while, without waiting each time (R13)."""
         known = served.recall(self.flight.key)
         if known is not None and clock.monotonic() < known.dead_at:
-            served.remember(known, seconds=BLIND_SECONDS)
+            served.go_blind(known)
 
     def _may_leave_unclaimed(self) -> bool:
         """Whether the caller may be what holds the lock that the claim needs, and the request can do no harm (R1)."""

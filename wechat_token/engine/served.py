@@ -37,6 +37,7 @@ logger = logging.getLogger("wechat_token")
 
 # A cache that failed is left alone for this long, so that reads stay fast while it hangs (R13).
 CACHE_REST: Final = 5.0
+BLIND_SECONDS: Final = 5.0  # the same for a database that failed, as long as a token is known
 # What the database said longer ago is not written into the cache: somebody may have written later news meanwhile.
 NEWS_SECONDS: Final = 1.0
 OWED_SECONDS: Final = 90.0  # longer than anybody believes the cache without asking the database
@@ -62,6 +63,7 @@ class Entry:
     raw: str = field(default="", repr=False)  # the cache's bytes, to recognise an unchanged entry unread
     fresh_until: float = 0.0  # monotonic: trusted without looking
     dead_at: float = 0.0  # monotonic: never served again
+    blind_until: float = 0.0  # monotonic: the database has just failed and is not asked again before
 
     @property
     def key(self) -> Key:
@@ -124,7 +126,7 @@ def newer(entry: Entry) -> Entry:
     return entry
 
 
-def remember(entry: Entry, *, raw: str = "", seconds: float | None = None) -> Entry:
+def remember(entry: Entry, *, raw: str = "", seconds: float | None = None, blind_until: float = 0.0) -> Entry:
     """Put an entry into memory, trusted for ``seconds`` (default: the MEMORY_SECONDS setting), and return it; or the
     newer one that is there.
     """
@@ -139,11 +141,18 @@ def remember(entry: Entry, *, raw: str = "", seconds: float | None = None) -> En
     kept = Entry(
         entry.ref, entry.kind, entry.token_id, entry.version, entry.revision, entry.value, entry.usable_until,
         entry.expires_at, entry.due_at, entry.loaded_at, raw or entry.raw,
-        fresh_until=now + min(seconds, left), dead_at=now + left,
+        fresh_until=now + min(seconds, left), dead_at=now + left, blind_until=blind_until,
     )  # fmt: skip
     if entry.age >= _floors.get(entry.key, (0, 0)):
         _keep(kept)
     return kept
+
+
+def go_blind(entry: Entry) -> Entry:
+    """The database is down: go on with ``entry``, and do not ask again for a while (R13). The cache is asked every
+    second all the same: another process may have got through, and have replaced the token.
+    """
+    return remember(entry, blind_until=clock.monotonic() + BLIND_SECONDS)
 
 
 def _keep(entry: Entry) -> None:

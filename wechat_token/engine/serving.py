@@ -27,7 +27,7 @@ from ..redaction import Secret
 from . import accounts, ground, remote, schedule, served
 from .connections import NotHere, in_place, read, read_here
 from .ground import Crowded, Flight, Key, NotYet
-from .refresh import BLIND_SECONDS, Complaint, Outcome, Status, begin
+from .refresh import Complaint, Outcome, Status, begin
 from .schedule import Reason
 from .served import Entry
 
@@ -146,6 +146,8 @@ def _look_or_fetch(key: Key, known: Entry | None, *, over_http: bool) -> Entry:
     if found is not None and served.is_confirmed(found, clock.now()):
         return _renewed_in_time(served.remember(found))
     fallback = found or known
+    if known is not None and clock.monotonic() < known.blind_until and (entry := _usable(fallback)) is not None:
+        return served.remember(entry, blind_until=known.blind_until)
     try:
         entry = _read(key)
         if entry is not None:
@@ -245,7 +247,7 @@ def _last_known(key: Key, fallback: Entry | None, exc: Exception) -> Entry:
     entry = _usable(fallback)
     if entry is None:
         raise StoreUnavailable(key[0], exc) from exc
-    return served.remember(entry, seconds=BLIND_SECONDS)
+    return served.go_blind(entry)
 
 
 def _raise(error: TokenUnavailable) -> Entry:
