@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import datetime as dt
+import os
 import re
 import sqlite3
+import sys
 from collections.abc import Iterator
 from contextlib import closing
 from functools import cache
@@ -27,6 +29,10 @@ from wechat_token.platforms import http_adapter
 from wechat_token.redaction import Secret
 from wechat_token.sandbox import FakeWeChat
 from wechat_token.sandbox.testing import fake_wechat
+
+# Some machines are told to write no bytecode; then each of the processes started here would compile the package anew.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
 
 APPID = "wx0123456789abcdef"
 SECRET = "canary-app-secret-4f9a7c1e"

@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import pytest
 from django.core.management import call_command
 from django.db import connections
 from django_celery_beat.models import CrontabSchedule, IntervalSchedule, PeriodicTask
@@ -118,6 +119,7 @@ CASES: dict[str, tuple[dict[str, str], list[Step]]] = {
 }  # fmt: skip
 
 
+@pytest.mark.proof
 def test_migrate__makes_the_tasks_once_where_they_belong_in_any_order(tmp_path: Path) -> None:
     """One process for all sites: most of the time of each would be its start."""
     script = tmp_path / "sites.py"

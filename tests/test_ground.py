@@ -140,7 +140,7 @@ def test_wait__over_http_few_threads_wait_in_a_process(hangar, time):
     hangar.meanwhile = another_request
     another_request()
     refused = [elapsed for end, elapsed in ends if end is Crowded]
-    assert len(refused) == requests - ground.WAITING_OVER_HTTP
+    assert len(refused) == requests - ground.ALL_WAITING_OVER_HTTP
     assert max(refused) < 2
     assert len(ends) == requests
 

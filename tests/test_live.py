@@ -53,6 +53,7 @@ def at_once(site: Site, what: str, appid: str, processes: int, *more: str) -> li
     return json.loads(site.run("-m", "tests.live.readers", what, appid, str(processes), *more))
 
 
+@pytest.mark.proof
 def test_stampede__thirty_processes_one_call(site: Site, appid: str, endpoint: str) -> None:
     """R1."""
     got = at_once(site, "stampede", appid, 30)

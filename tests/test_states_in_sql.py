@@ -39,7 +39,7 @@ def for_stored_rows(test):
     """Rows as a table can hold them; the test's own row is written anew for each example."""
     health = [HealthCheck.function_scoped_fixture]
     given_any = given(fields=stored, active=st.booleans())
-    return settings(deadline=None, max_examples=300, suppress_health_check=health)(given_any(test))
+    return settings(deadline=None, max_examples=60, suppress_health_check=health)(given_any(test))
 
 
 @pytest.fixture

@@ -312,13 +312,13 @@ MUTANTS = (
     ground(
         "threads pile up behind what hangs",
         "test_ground.py",
-        "if now >= free_until and too_many:",
-        "if over_http and now >= free_until and too_many:",
+        "return me not in flight.waiting[:WAITING]\n",
+        "return False\n",
     ),
     ground(
         "http threads wait without limit",
         "test_ground.py",
-        " or (over_http and me not in _over_http[:WAITING_OVER_HTTP])",
+        " or me not in _over_http[:ALL_WAITING_OVER_HTTP]",
         "",
     ),
     ground(

@@ -110,17 +110,20 @@ class Flight:
                 self.result.set_exception(exc)
         finally:
             with _table_lock:
+                _landing.add(self)  # until its signals are in their lane: the process does not exit in between
                 if _flights.get(self.key) is self:
                     del _flights[self.key]
             self.landed.set_result(None)
             for told in self._to_tell:
                 lane("signals", told)
+            _landing.discard(self)
 
 
 _table_lock: threading.Lock  # guards the tables only, never held during I/O
 _flights: dict[Key, Flight]
+_landing: set[Flight]
 _over_http: list[object]
-process.keep(globals(), _table_lock=threading.Lock, _flights=dict, _over_http=list)
+process.keep(globals(), _table_lock=threading.Lock, _flights=dict, _landing=set, _over_http=list)
 
 
 def start(key: Key, work: Callable[[Flight], None], *, scheduled: bool = False, about: object = None) -> Flight:
@@ -322,7 +325,7 @@ def settle(seconds: float) -> None:
     database: a private connection would be in its way. By the real clock, since such a test may have moved ours.
     """
     give_up_at = time.monotonic() + seconds
-    while (_flights or _lanes or _aside) and time.monotonic() < give_up_at:
+    while (_flights or _landing or _lanes or _aside) and time.monotonic() < give_up_at:
         time.sleep(0.01)
 
 
@@ -331,7 +334,7 @@ def _before_exit() -> None:
     give_up_at = clock.monotonic() + EXIT_PATIENCE
     while clock.monotonic() < give_up_at:
         flights = list(_flights.values())
-        if not any(flight.holds_answer or flight.result.done() for flight in flights) and "signals" not in _lanes:
+        if not (any(it.holds_answer or it.result.done() for it in flights) or _landing or "signals" in _lanes):
             return
         clock.sleep(0.02)
 
