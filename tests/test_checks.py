@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import re
 from dataclasses import replace
 from pathlib import Path
@@ -310,21 +311,51 @@ def test_check_periodic_task__silent_before_the_first_migrate(db, monkeypatch):
 # -- W007
 
 
-@pytest.mark.parametrize("key", ["x" * 31, "django-insecure-" + "x" * 50, b"x" * 31])
-def test_check_encryption_key__weak(settings, key):
+@pytest.mark.parametrize(
+    ("key", "why"),
+    [
+        ("x" * 31, "short"),
+        (b"x" * 31, "short"),
+        ("django-insecure-" + "x" * 50, "published"),
+        ("example-project-only-not-for-production", "published"),
+        ("abab" * 20, "made by hand"),
+    ],
+)
+def test_check_encryption_key__weak_secret_key(settings, key, why):
     settings.SECRET_KEY = key
     assert checks.check_encryption_key() == [
         Warning(
-            "AppSecrets are encrypted with a key derived from a weak SECRET_KEY.",
-            hint="It is short, or the one that startproject made. Set WECHAT_TOKEN['ENCRYPTION_KEYS'] to a "
-            f"list with a key of its own, then run manage.py wechat_token rotate-encryption. {KEY_COMMAND}",
+            f"AppSecrets are encrypted with a key derived from a weak SECRET_KEY: it is {why}.",
+            hint="Set WECHAT_TOKEN['ENCRYPTION_KEYS'] to a list with a key of its own in front and READ_DERIVED_KEYS "
+            f"to True, then run manage.py wechat_token rotate-encryption. {KEY_COMMAND}",
+            id="wechat_token.W007",
+        )
+    ]
+
+
+@pytest.mark.parametrize(
+    ("key", "why"),
+    [
+        (base64.urlsafe_b64encode(bytes(32)), "made by hand"),
+        (base64.urlsafe_b64encode(b"correct-horse-battery-staple-123"), "made by hand"),
+        (base64.urlsafe_b64encode(bytes(range(8)) * 4), "made by hand"),
+        ("cw_0x689RpI-jtRR7oE8h_eQsKImvJapLeSbXpwF4e4=", "published"),
+    ],
+)
+def test_check_encryption_key__weak_key_of_ones_own(configure, key, why):
+    configure(ENCRYPTION_KEYS=[key, Fernet.generate_key()])
+    assert checks.check_encryption_key() == [
+        Warning(
+            f"AppSecrets are encrypted with a weak ENCRYPTION_KEYS: it is {why}.",
+            hint="Set WECHAT_TOKEN['ENCRYPTION_KEYS'] to a list with a key of its own in front, then run manage.py "
+            f"wechat_token rotate-encryption. {KEY_COMMAND}",
             id="wechat_token.W007",
         )
     ]
 
 
 def test_check_encryption_key__strong_or_not_used(settings, configure):
-    settings.SECRET_KEY = "x" * 32
+    settings.SECRET_KEY = "0123456789abcdef" * 2
     assert checks.check_encryption_key() == []
     settings.SECRET_KEY = "short"
     configure(ENCRYPTION_KEYS=[Fernet.generate_key()])

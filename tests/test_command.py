@@ -378,7 +378,7 @@ def test_doctor__fix(account):
 
 
 def test_rotate_encryption__counts(account, settings):
-    settings.WECHAT_TOKEN = {"ENCRYPTION_KEYS": [Fernet.generate_key()]}
+    settings.WECHAT_TOKEN = {"ENCRYPTION_KEYS": [Fernet.generate_key()], "READ_DERIVED_KEYS": True}
     run = Run("rotate-encryption")
     assert (run.code, run.out) == (0, "1 rewritten, 0 had the first key already, 0 unreadable.\n")
     assert "Stored secrets seen: 1" in run.err

@@ -81,8 +81,8 @@ def test_problems__a_wrong_type_is_found_for_every_key(configure, key):
         ("PAUSED", None, "True or False, not NoneType"),
         ("PROXY", 3, "a string or None, not 3"),
         ("CACHE_ALIAS", None, "a string, not NoneType"),
-        ("ENCRYPTION_KEYS", "one key", "a list of strings, not str"),
-        ("ENCRYPTION_KEYS", [1], "a list of strings, not list"),
+        ("ENCRYPTION_KEYS", "one key", "a list of strings or a callable, not str"),
+        ("ENCRYPTION_KEYS", [1], "a list of strings or a callable, not list"),
     ],
 )
 def test_problems__say_what_a_value_has_to_be(configure, key, value, expected):

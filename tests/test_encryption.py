@@ -15,10 +15,10 @@ from django.forms import modelform_factory
 
 from tests.leaks import visible
 from wechat_token.encryption import (
-    StoredSecret,
-    bad_keys,
+    Place,
     decrypt,
     encrypt,
+    problems,
     rotate,
     unchanged,
     written_with_first_key,
@@ -28,6 +28,8 @@ from wechat_token.models import Account, Token
 from wechat_token.redaction import MASK, Secret
 
 CANARY = "canary-2f8e61d09b7c"
+HERE = Place("somewhere", "somebody's")
+SECRET_OF = Place("wechat_token.account.secret", "wx0123456789abcdef")
 OLD_KEY, NEW_KEY = (Fernet.generate_key().decode() for _ in range(2))
 
 
@@ -57,88 +59,101 @@ def stored(account):
 
 @pytest.mark.parametrize("text", ["", "x", CANARY, "密钥", "\ud800", "a" * 10_000])
 def test_encrypt__any_text_comes_back(text):
-    assert decrypt(encrypt(text)) == decrypt(encrypt(Secret(text))) == text
+    assert decrypt(encrypt(text, HERE), HERE) == decrypt(encrypt(Secret(text), HERE), HERE) == text
 
 
 def test_encrypt__same_text_has_another_ciphertext_each_time():
-    assert encrypt(CANARY) != encrypt(CANARY)
-    assert CANARY not in encrypt(CANARY)
+    assert encrypt(CANARY, HERE) != encrypt(CANARY, HERE)
+    assert CANARY not in encrypt(CANARY, HERE)
 
 
 def test_decrypt__secret_key_fallbacks_read(keys):
     keys(secret_key="the old one")
-    ciphertext = encrypt(CANARY)
+    ciphertext = encrypt(CANARY, HERE)
     keys(secret_key="the new one", fallbacks=["the old one"])
-    assert decrypt(ciphertext) == CANARY
+    assert decrypt(ciphertext, HERE) == CANARY
 
 
 def test_decrypt__secret_key_may_be_bytes(keys):
     keys(secret_key="same")
-    ciphertext = encrypt(CANARY)
+    ciphertext = encrypt(CANARY, HERE)
     keys(secret_key=b"same")
-    assert decrypt(ciphertext) == CANARY
+    assert decrypt(ciphertext, HERE) == CANARY
 
 
-def test_decrypt__introducing_own_keys_keeps_what_secret_key_wrote(keys):
+def test_decrypt__beside_own_keys_secret_key_reads_only_when_told_to(keys, settings):
     keys()
-    ciphertext = encrypt(CANARY)
+    ciphertext = encrypt(CANARY, HERE)
     keys(NEW_KEY)
-    assert decrypt(ciphertext) == CANARY
+    with pytest.raises(EncryptionKeyError, match="READ_DERIVED_KEYS"):
+        decrypt(ciphertext, HERE)
+    settings.WECHAT_TOKEN = {"ENCRYPTION_KEYS": [NEW_KEY], "READ_DERIVED_KEYS": True}
+    assert decrypt(ciphertext, HERE) == CANARY
+    assert not written_with_first_key(ciphertext, HERE)
 
 
 def test_encrypt__own_keys_make_secret_key_replaceable(keys):
     keys(NEW_KEY, secret_key="before")
-    ciphertext = encrypt(CANARY)
+    ciphertext = encrypt(CANARY, HERE)
     keys(NEW_KEY, secret_key="after")
-    assert decrypt(ciphertext) == CANARY
+    assert decrypt(ciphertext, HERE) == CANARY
 
 
 def test_encrypt__first_key_writes_all_read(keys):
     keys(OLD_KEY)
-    by_old = encrypt(CANARY)
+    by_old = encrypt(CANARY, HERE)
     keys(NEW_KEY, OLD_KEY)
-    by_new = encrypt(CANARY)
-    assert (written_with_first_key(by_old), written_with_first_key(by_new)) == (False, True)
-    assert decrypt(by_old) == decrypt(by_new) == CANARY
+    by_new = encrypt(CANARY, HERE)
+    assert (written_with_first_key(by_old, HERE), written_with_first_key(by_new, HERE)) == (False, True)
+    assert decrypt(by_old, HERE) == decrypt(by_new, HERE) == CANARY
 
 
-@pytest.mark.parametrize("broken", ["gAAAA", "", CANARY, "é", encrypt(CANARY)[:-4] + "AAAA"])
+@pytest.mark.parametrize("broken", ["gAAAA", "", CANARY, "é", encrypt(CANARY, HERE)[:-4] + "AAAA"])
 def test_decrypt__damage_is_an_error_that_hands_nothing_on(broken):
     with pytest.raises(EncryptionKeyError) as caught:
-        decrypt(broken)
+        decrypt(broken, HERE)
     assert not broken or broken not in str(caught.value)
     assert caught.value.__context__ is None
 
 
 def test_decrypt__wrong_key_says_what_to_do(keys):
     keys(OLD_KEY, secret_key="old")
-    ciphertext = encrypt(CANARY)
+    ciphertext = encrypt(CANARY, HERE)
     keys(NEW_KEY, secret_key="new")
     with pytest.raises(
         EncryptionKeyError, match=r"ENCRYPTION_KEYS.*SECRET_KEY_FALLBACKS.*enter the AppSecret"
     ) as caught:
-        decrypt(ciphertext)
+        decrypt(ciphertext, HERE)
     assert ciphertext not in str(caught.value)
 
 
 def test_rotate__first_key_writes_it_anew(keys):
     keys(OLD_KEY)
-    old = StoredSecret(encrypt(CANARY))
+    old = encrypt(CANARY, HERE)
     keys(NEW_KEY, OLD_KEY)
-    new = rotate(old)
-    assert written_with_first_key(new.ciphertext)
-    assert new.reveal() == CANARY
+    new = rotate(old, HERE)
+    assert written_with_first_key(new, HERE)
+    assert decrypt(new, HERE) == CANARY
+
+
+def test_rotate__what_was_written_for_no_row_is_bound_to_its_own(keys):
+    unbound = encrypt(CANARY, Place(HERE.field))
+    assert decrypt(unbound, HERE) == decrypt(unbound, Place(HERE.field, "another's")) == CANARY
+    bound = rotate(unbound, HERE)
+    assert (written_with_first_key(unbound, HERE), written_with_first_key(bound, HERE)) == (False, True)
+    with pytest.raises(EncryptionKeyError):
+        decrypt(bound, Place(HERE.field, "another's"))
 
 
 def test_rotate__no_key_fits(keys):
     keys(OLD_KEY, secret_key="old")
-    old = StoredSecret(encrypt(CANARY))
+    old = encrypt(CANARY, HERE)
     keys(NEW_KEY, secret_key="new")
     with pytest.raises(EncryptionKeyError):
-        rotate(old)
+        rotate(old, HERE)
 
 
-@pytest.mark.parametrize("use", [lambda: encrypt(CANARY), lambda: rotate(StoredSecret("x"))])
+@pytest.mark.parametrize("use", [lambda: encrypt(CANARY, HERE), lambda: rotate("x", HERE)])
 @pytest.mark.parametrize("bad", ["canary-key-too-short", "canary-clé"])
 def test_bad_key__error_counts_it_and_shows_no_key_and_no_text(keys, use, bad):
     keys(NEW_KEY, bad)
@@ -149,16 +164,18 @@ def test_bad_key__error_counts_it_and_shows_no_key_and_no_text(keys, use, bad):
     assert caught.value.__context__ is None
 
 
-def test_bad_keys__are_counted_from_one(keys):
+def test_problems__are_counted_from_one(keys):
     keys(NEW_KEY, "bad", OLD_KEY, "worse")
-    assert bad_keys() == [2, 4]
+    assert [text.partition(" is ")[0] for text in problems()] == [
+        f"WECHAT_TOKEN['ENCRYPTION_KEYS']: entry {number}" for number in (2, 4)
+    ]
 
 
 # -- the field
 
 
 def test_field__database_holds_ciphertext_only(account):
-    assert decrypt(stored(account)) == CANARY
+    assert decrypt(stored(account), SECRET_OF) == CANARY
     account.refresh_from_db()
     assert account.secret.reveal() == CANARY
 
@@ -180,7 +197,7 @@ def test_field__empty_stays_empty(account):
 def test_field__every_way_of_writing_encrypts(account, write):
     account.secret = "new"
     write(account)
-    assert decrypt(stored(account)) == "new"
+    assert decrypt(stored(account), SECRET_OF) == "new"
 
 
 def test_field__saving_an_unchanged_row_keeps_its_ciphertext(account):
@@ -311,4 +328,4 @@ def test_fixture__plain_text_written_by_hand_is_encrypted(db):
     for row in serializers.deserialize("json", text):
         row.object.created_at = row.object.updated_at = "2026-01-01T00:00:00Z"
         row.save()
-    assert decrypt(stored(Account.objects.get())) == CANARY
+    assert decrypt(stored(Account.objects.get()), Place(SECRET_OF.field, "wxabc")) == CANARY

@@ -94,8 +94,8 @@ def between_reading_and_writing(monkeypatch, act):
     """Let ``act`` happen once, when a row has been read and re-encrypted but not yet written."""
     real = encryption.rotate
 
-    def slow(stored):
-        renewed = real(stored)
+    def slow(ciphertext, place):
+        renewed = real(ciphertext, place)
         monkeypatch.setattr(encryption, "rotate", real)
         act()
         return renewed
@@ -104,7 +104,9 @@ def between_reading_and_writing(monkeypatch, act):
 
 
 def test_rotate__an_edited_secret_is_not_overwritten(old_rows, monkeypatch):
-    between_reading_and_writing(monkeypatch, lambda: Account.objects.filter(appid="wx0000").update(secret="edited"))
+    account = Account.objects.get(appid="wx0000")
+    account.secret = "edited"
+    between_reading_and_writing(monkeypatch, account.save)
     assert rotate() == Tally(current=1, older=5)
     assert Account.objects.get(appid="wx0000").secret.reveal() == "edited"
 
@@ -130,7 +132,8 @@ def test_rotate__a_token_renewed_meanwhile_wins(old_rows, weixin, monkeypatch):
     Account.objects.exclude(appid="wx0000").delete()
     weixin.add_account("wx0000", "secret-0")
     account = Account.objects.get()
-    Account.objects.update(secret="secret-0")  # with the new key: the token is the next row to rewrite
+    account.secret = "secret-0"
+    account.save()  # with the new key: the token is the next row to rewrite
     between_reading_and_writing(monkeypatch, lambda: renew(account, Reason.COMMAND))
     assert rotate() == Tally(current=2, older=0)
     assert weixin.is_valid(Token.objects.get().value.reveal())

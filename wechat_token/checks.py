@@ -19,9 +19,8 @@ from django.core.cache.backends.dummy import DummyCache
 from django.core.cache.backends.locmem import LocMemCache
 from django.core.checks import CheckMessage
 from django.db import connections
-from django.utils.encoding import force_str
 
-from . import beat, conf, encryption
+from . import beat, conf, encryption, text_cache
 from .engine import alias as database_alias
 from .engine import identity
 from .exceptions import ConfigurationError
@@ -30,7 +29,6 @@ from .platforms import transport
 
 TAG = "wechat_token"
 
-SHORTEST_SECRET_KEY = 32  # characters: below, guessing it is cheaper than breaking the cipher
 SQLITE_TIMEOUT = 5.0  # seconds; also what Python's driver waits if nothing is set
 
 
@@ -40,7 +38,7 @@ def register() -> None:
         check_redis_timeout,
     ):  # fmt: skip
         checks.register(check, TAG)
-    for check in (check_cache_shared, check_encryption_key, check_sqlite, check_paused):
+    for check in (check_cache_shared, check_cache_text, check_encryption_key, check_sqlite, check_paused):
         checks.register(check, TAG, deploy=True)
     for check in (check_periodic_task, check_site):
         checks.register(check, TAG, checks.Tags.database)
@@ -66,11 +64,9 @@ def check_setting_values(app_configs: Any = None, **kwargs: Any) -> list[CheckMe
         return [unusable_value(problem.message) for problem in found]
     settings = conf.get_settings()
     messages = [
-        unusable_value(
-            f"WECHAT_TOKEN['ENCRYPTION_KEYS']: entry {number} is not a Fernet key.",
-            encryption.HOW_TO_MAKE_A_KEY,
-        )
-        for number in encryption.bad_keys()
+        unusable_value(text.removesuffix(hint).strip(), hint if text.endswith(hint) else None)
+        for hint in [encryption.HOW_TO_MAKE_A_KEY]
+        for text in encryption.problems()
     ]
     if settings.cache_alias not in django_settings.CACHES:
         messages.append(
@@ -144,6 +140,21 @@ def cache_not_shared(alias: str, backend: str) -> CheckMessage:
     )  # fmt: skip
 
 
+def check_cache_text(app_configs: Any = None, **kwargs: Any) -> list[CheckMessage]:
+    alias = _cache_alias()
+    return [cache_unpickles(alias)] if alias is not None and text_cache.unpickles(alias) else []
+
+
+def cache_unpickles(alias: str) -> CheckMessage:
+    return checks.Warning(
+        f"The cache {alias!r} unpickles what it reads.",
+        hint="Whoever can write to the server behind it can run code in every process of this site. Tokens need no "
+        "pickle: give them an alias of their own with the serializer wechat_token.text_cache.TextSerializer, and name "
+        "it in WECHAT_TOKEN['CACHE_ALIAS'].",
+        id="wechat_token.W020",
+    )
+
+
 def check_beat_installed(app_configs: Any = None, **kwargs: Any) -> list[CheckMessage]:
     if beat.is_installed() or beat.is_scheduled_in_settings() or _is_remote():
         return []
@@ -189,21 +200,28 @@ def tick_disabled() -> CheckMessage:
 
 
 def check_encryption_key(app_configs: Any = None, **kwargs: Any) -> list[CheckMessage]:
-    if conf.problems() or conf.get_settings().encryption_keys:
+    if conf.problems() or _is_remote():
         return []
-    key = force_str(django_settings.SECRET_KEY, errors="replace")
-    weak = len(key) < SHORTEST_SECRET_KEY or key.startswith("django-insecure-")
-    return [weak_encryption_key()] if weak else []
+    try:
+        why = encryption.weakness()
+    except ConfigurationError:
+        return []  # check_setting_values complains, or the vault is not within reach of this command
+    if not why:
+        return []
+    return [weak_encryption_key(why, "SECRET_KEY" if not encryption.own_keys_set() else "ENCRYPTION_KEYS")]
 
 
-def weak_encryption_key() -> CheckMessage:
+def weak_encryption_key(why: str, setting: str) -> CheckMessage:
+    derived = setting == "SECRET_KEY"
     return checks.Warning(
-        "AppSecrets are encrypted with a key derived from a weak SECRET_KEY.",
-        hint="It is short, or the one that startproject made. Set WECHAT_TOKEN['ENCRYPTION_KEYS'] to a list "
-        "with a key of its own, then run "
-        f"manage.py wechat_token rotate-encryption. {encryption.HOW_TO_MAKE_A_KEY}",
+        f"AppSecrets are encrypted with {'a key derived from ' if derived else ''}a weak {setting}: it is {why}.",
+        hint=f"Set WECHAT_TOKEN['ENCRYPTION_KEYS'] to a list with a key of its own in front{_FOR_A_ROTATION[derived]}, "
+        f"then run manage.py wechat_token rotate-encryption. {encryption.HOW_TO_MAKE_A_KEY}",
         id="wechat_token.W007",
     )
+
+
+_FOR_A_ROTATION = {True: " and READ_DERIVED_KEYS to True", False: ""}
 
 
 def check_sqlite(app_configs: Any = None, **kwargs: Any) -> list[CheckMessage]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 import types
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from functools import lru_cache
 from typing import Annotated, Any, Final, get_args, get_origin, get_type_hints
@@ -67,7 +67,9 @@ class Settings:
     batch_threads: int = 32
     drain_deadline: float = 20.0  # how long one tick goes on with what has become due meanwhile (R35)
     # -- secrecy and housekeeping
-    encryption_keys: tuple[str, ...] = field(default=(), repr=False)
+    encryption_keys: tuple[str, ...] | Callable[[], Iterable[str | bytes]] = field(default=(), repr=False)
+    encryption_keys_file: str | None = None  # one key a line; read at start and whenever it changes
+    read_derived_keys: bool = False  # read what SECRET_KEY encrypted although there are keys of our own
     log_days: int = 30
 
     @property
@@ -117,6 +119,8 @@ def _expected(hint: Any, value: Any) -> str:
     if get_origin(hint) is tuple:
         fits = isinstance(value, list | tuple) and all(isinstance(item, str | bytes) for item in value)
         return "" if fits else "a list of strings"
+    if get_origin(hint) is Callable:
+        return "" if callable(value) else "a callable"
     if hint in (int, float):
         return _expected_number(hint, value, zero_allowed=False)
     return "" if isinstance(value, hint) else _WORDS[hint]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from typing import Any
 
-from . import signals
+from . import security, signals
 
 logger = logging.getLogger("wechat_token.refresh")
 
@@ -16,6 +16,7 @@ def connect() -> None:
     signals.refresh_finished.connect(_on_refresh, dispatch_uid="wechat_token.logs.refresh")
     signals.attention_needed.connect(_on_attention, dispatch_uid="wechat_token.logs.attention")
     signals.foreign_refresh_detected.connect(_on_foreign, dispatch_uid="wechat_token.logs.foreign")
+    signals.encryption_unfit.connect(_on_unfit, dispatch_uid="wechat_token.logs.unfit")
 
 
 def _on_refresh(appid: str, kind: str, entry: Any, **kwargs: Any) -> None:
@@ -37,3 +38,7 @@ def _on_foreign(appid: str, kind: str, count: int, **kwargs: Any) -> None:
         "Use the stable endpoint, or give that system a client key.",
         appid, kind, count,
     )  # fmt: skip
+
+
+def _on_unfit(field: str, row: str, cause: str, **kwargs: Any) -> None:
+    security.event("encryption_unfit", field=field, row=row, cause=cause)

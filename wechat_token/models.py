@@ -71,7 +71,7 @@ class Account(models.Model):
         _("AppID"), max_length=64, unique=True, validators=[validate_appid],
         error_messages={"unique": _("There is already an account with this AppID.")},
     )  # fmt: skip
-    secret = EncryptedTextField(_("AppSecret"))
+    secret = EncryptedTextField(_("AppSecret"), bound_to=["ref"])
     name = models.CharField(_("name"), max_length=100, blank=True)
     endpoint = models.CharField(
         _("endpoint"), max_length=16, choices=Endpoint.choices, default=Endpoint.STABLE,
@@ -109,10 +109,14 @@ class Account(models.Model):
 
     def save(self, *args: Any, **kwargs: Any) -> None:
         """Save; the default is one account at most, so the former default steps back."""
-        if "appid" not in self.get_deferred_fields():
+        only: Collection[str] | None = kwargs.get("update_fields")
+        renamed = False
+        if "appid" not in self.get_deferred_fields() and (only is None or "appid" in only):
+            renamed = bool(self.ref) and self.ref != self.appid.strip()
+            if renamed:
+                self.secret = self.secret  # read as the former ref's, so that it is written anew as the new one's (S8)
             self.appid = self.ref = self.appid.strip()
         kwargs["using"] = using = kwargs.get("using") or router.db_for_write(type(self), instance=self)
-        only: Collection[str] | None = kwargs.get("update_fields")
         with transaction.atomic(using=using):
             if self.is_default and (only is None or "is_default" in only):
                 others = type(self)._default_manager.using(using).filter(is_default=True).exclude(pk=self.pk)
@@ -120,7 +124,7 @@ class Account(models.Model):
             if self._credentials_changed(using, CREDENTIALS if only is None else CREDENTIALS & set(only)):
                 self.edition = max(self.edition + 1, int(clock.now().timestamp() * 1000))
                 if only is not None:
-                    kwargs["update_fields"] = {*only, "edition", "ref"}
+                    kwargs["update_fields"] = {*only, "edition", *(["ref", "secret"] if renamed else [])}
             super().save(*args, **kwargs)
 
     def _credentials_changed(self, using: str, names: Collection[str]) -> bool:
@@ -166,7 +170,7 @@ class Token(models.Model):
     # The credential. ``version`` grows with every new value, also across a restored backup: it is at least the Unix
     # milliseconds of the claim (R32). 0 means there has been none. ``issued_for``: the account's ref at that time;
     # ``edition``: the account's when this row was last claimed.
-    value = EncryptedTextField(_("value"), blank=True)
+    value = EncryptedTextField(_("value"), blank=True, bound_to=["issued_for", "kind"])
     version = models.PositiveBigIntegerField(_("version"), default=0)
     issued_for = models.CharField(max_length=160, blank=True)
     edition = models.PositiveBigIntegerField(default=0)

@@ -1,7 +1,8 @@
 """What happened to a token, for the host project's alerts and metrics. No payload holds a secret (S2).
 
 Sent with ``send_robust`` after the change is committed, in the process and thread that did the work. ``sender`` is
-:class:`wechat_token.models.Token`. Logging is a receiver like any other (:mod:`wechat_token.logs`).
+:class:`wechat_token.models.Token`, unless another is named. Logging is a receiver like any other
+(:mod:`wechat_token.logs`).
 """
 
 from __future__ import annotations
@@ -17,3 +18,8 @@ attention_needed = Signal()
 
 #: A token died early and nobody here renewed it (R14): ``appid``, ``kind``, ``count``.
 foreign_refresh_detected = Signal()
+
+#: A ciphertext does not open where it was found (S8), in the database or in the cache: its key is lost, it is damaged,
+#: or somebody put it there. ``field`` (where), ``row`` (whose, '' if not known), ``cause``. At most once a minute for
+#: each place in each process. ``sender`` is :class:`wechat_token.encryption.Place`.
+encryption_unfit = Signal()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from wechat_token.encryption import Place
 from wechat_token.exceptions import EncryptionKeyError
 from wechat_token.redaction import Secret
 
@@ -20,10 +21,10 @@ class Cipher:
     def __init__(self, world: World) -> None:
         self.world = world
 
-    def encrypt(self, text: str | Secret) -> str:
+    def encrypt(self, text: str | Secret, place: Place) -> str:
         return self._key() + (text.reveal() if isinstance(text, Secret) else text)
 
-    def decrypt(self, ciphertext: str) -> str:
+    def decrypt(self, ciphertext: str, place: Place) -> str:
         key = self._key()
         if not ciphertext.startswith(key):
             raise EncryptionKeyError("simulated: no key fits")

@@ -10,6 +10,7 @@ import enum
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
+from typing import Final
 
 from django.conf import settings as django_settings
 from django.core import checks as django_checks
@@ -20,9 +21,9 @@ from django.db import DatabaseError, connections
 from django.db.migrations.executor import MigrationExecutor
 from django.utils.crypto import get_random_string
 from django.utils.translation import gettext as _
-from django.utils.translation import ngettext
+from django.utils.translation import gettext_lazy, ngettext
 
-from .. import beat, checks, clock, conf
+from .. import beat, checks, clock, conf, encryption
 from ..conf import get_settings
 from ..engine import TOLERATED_SKEW, look_remote, schedule
 from ..engine import alias as database_alias
@@ -235,23 +236,42 @@ def examine_hosts() -> Findings:
 
 # -- stored secrets ----------------------------------------------------------------------------------
 
+_WEAK: Final = {
+    "short": gettext_lazy("it is short"),
+    "published": gettext_lazy("it is published"),
+    "made by hand": gettext_lazy("it was made by hand"),
+}
+
 
 def examine_encryption() -> Findings:
+    why = encryption.weakness()
+    if why and django_settings.DEBUG:  # without, check W007 says so
+        yield Finding(
+            Level.WARNING, _("encryption"), _("The key that encrypts is weak: %(why)s.") % {"why": _WEAK[why]},
+            _("Set ENCRYPTION_KEYS (and READ_DERIVED_KEYS if SECRET_KEY encrypts), then run manage.py wechat_token "
+              "rotate-encryption."),
+        )  # fmt: skip
     tally = rotation.survey()
     for whose in tally.unreadable:
         yield Finding(
             Level.PROBLEM, _("encryption"), _("%(whose)s: cannot be read with the configured keys.") % {"whose": whose},
-            _("Put the key back that wrote it (ENCRYPTION_KEYS, SECRET_KEY_FALLBACKS), or enter the AppSecret again."),
+            _("Put the key back that wrote it (ENCRYPTION_KEYS, SECRET_KEY_FALLBACKS; READ_DERIVED_KEYS if it was "
+              "SECRET_KEY's), or enter the AppSecret again."),
         )  # fmt: skip
     if tally.older:
         text = ngettext(
-            "%(count)d stored secret was written with an older key.",
-            "%(count)d stored secrets were written with an older key.",
+            "%(count)d stored secret was written with an older key, or for no row in particular.",
+            "%(count)d stored secrets were written with an older key, or for no row in particular.",
             tally.older,
         )
         yield Finding(
             Level.WARNING, _("encryption"), text % {"count": tally.older},
             _("Run manage.py wechat_token rotate-encryption before you remove that key."),
+        )  # fmt: skip
+    elif encryption.own_keys_set() and encryption.derived_keys_read():
+        yield Finding(
+            Level.WARNING, _("encryption"), _("READ_DERIVED_KEYS is set, and no stored secret needs it."),
+            _("Take it out: with it, whoever knows SECRET_KEY can forge what is read."),
         )  # fmt: skip
     if not tally.unreadable and not tally.older:
         text = ngettext("%(count)d stored secret is readable.", "%(count)d stored secrets are readable.", tally.seen)

@@ -14,6 +14,7 @@ from django.db.models import F, FloatField
 from django.db.models.expressions import RawSQL
 
 from .. import clock
+from ..encryption import sealed
 from ..models import Account, Token
 from .connections import alias
 from .ground import Key
@@ -84,7 +85,7 @@ def write(token: Token, fields: Fields, owner: str = "") -> bool:
     rows = Token.objects.using(alias()).filter(pk=token.pk, revision=token.revision)
     if owner:
         rows = rows.filter(lease_owner=owner)
-    if not rows.update(revision=F("revision") + 1, **fields):
+    if not rows.update(revision=F("revision") + 1, **sealed(token, fields)):
         return False
     _took(token, fields)
     return True

@@ -24,8 +24,9 @@ from django.core.cache.backends.locmem import LocMemCache
 
 from .. import clock, process
 from ..conf import get_settings
-from ..encryption import decrypt, encrypt
+from ..encryption import Place, decrypt, encrypt
 from ..exceptions import EncryptionKeyError
+from ..redaction import Secret
 from . import ground, schedule, site
 from .connections import in_place, in_test_case, private
 from .ground import Key
@@ -41,6 +42,7 @@ BLIND_SECONDS: Final = 5.0  # the same for a database that failed, as long as a 
 # What the database said longer ago is not written into the cache: somebody may have written later news meanwhile.
 NEWS_SECONDS: Final = 1.0
 OWED_SECONDS: Final = 90.0  # longer than anybody believes the cache without asking the database
+LONGEST_ENTRY: Final = 4  # times the longest answer a token may come in: quoted, sealed and in base64
 WITHDRAWN_TTL: Final = 3600  # seconds for which the cache remembers that a version is refused
 
 Age = tuple[int, int]  # version and revision of the row: grows with everything that is written to it
@@ -175,7 +177,7 @@ def withdraw(key: Key, age: Age) -> None:
     """
     drop(key, age)
     if _shared_cache(resting=True) is not None:
-        _tell(key, News(age, _seal_withdrawn(key, age), WITHDRAWN_TTL))
+        _tell(key, News(age, _withdrawn(key, age), WITHDRAWN_TTL))
 
 
 def drop(key: Key, age: Age) -> None:
@@ -198,7 +200,7 @@ def forget(key: Key) -> None:
     if cache is not None:
         try:
             with private() if isinstance(cache, BaseDatabaseCache) else nullcontext():
-                cache.delete(_cache_key(cache, key))
+                cache.delete(_spot(cache, key)[0])
         except Exception as exc:  # whatever a cache backend raises; they have no common base
             _rest(exc)
 
@@ -224,17 +226,17 @@ def share(entry: Entry) -> None:
     late = (clock.now() - entry.loaded_at).total_seconds() > NEWS_SECONDS
     if late or is_outdated(entry) or _shared_cache(resting=True) is None:
         return
-    raw = _seal(entry)
     # The TTL is always given: Django's default of 300 s would drop a good token early.
-    if _tell(entry.key, News(entry.age, raw, _ttl(entry))):
+    raw = _tell(entry.key, News(entry.age, _written(entry), _ttl(entry)))
+    if raw:
         remember(entry, raw=raw)
 
 
 class News(NamedTuple):
-    """What the cache is to hold for a key: sealed, for ``ttl`` seconds."""
+    """What the cache is to hold for a key, for ``ttl`` seconds."""
 
     age: Age
-    raw: str
+    text: Secret
     ttl: int
 
 
@@ -242,8 +244,8 @@ _owed: dict[Key, News]  # what the cache did not take: others go on with what it
 process.keep(globals(), _owed=dict)
 
 
-def _tell(key: Key, news: News) -> bool:
-    """Write the news, now or as soon as the cache takes it; whether it is written."""
+def _tell(key: Key, news: News) -> str:
+    """Write the news, now or as soon as the cache takes it; what was written, '' if nothing was."""
     try:
         written = _write(key, news)
     except Exception as exc:  # see forget()
@@ -252,7 +254,7 @@ def _tell(key: Key, news: News) -> bool:
             _owed[key] = news
         if not in_place():
             ground.aside("tell the cache", _pay)
-        return False
+        return ""
     _owed.pop(key, None)
     return written
 
@@ -271,9 +273,11 @@ def _pay() -> None:
             _owed.pop(key, None)
 
 
-def _write(key: Key, news: News) -> bool:
-    """Write unless the cache holds later news. Django's caches cannot compare and set, so between the look and the
-    write somebody may have been faster: whoever was held up there takes back what it wrote. Raises what caches do.
+def _write(key: Key, news: News) -> str:
+    """Write, sealed for its place, unless the cache holds later news. What was written; raises what caches do.
+
+    Django's caches cannot compare and set, so between the look and the write somebody may have been faster: whoever
+    was held up there takes back what it wrote.
     """
     cache = _shared_cache()
     if cache is None:
@@ -281,15 +285,16 @@ def _write(key: Key, news: News) -> bool:
     begun = clock.monotonic()
     # A cache in the database is written on a connection of ours: not in the caller's transaction, nor behind its locks.
     with private() if isinstance(cache, BaseDatabaseCache) else nullcontext():
-        name = _cache_key(cache, key)
-        there = _unseal(_got(cache, name), key)
+        name, place = _spot(cache, key)
+        there = _unseal(_got(cache, name), key, place)
         if there is not None and there.age > news.age:
-            return False
-        cache.set(name, news.raw, timeout=news.ttl)
+            return ""
+        raw = encrypt(news.text, place)
+        cache.set(name, raw, timeout=news.ttl)
         if clock.monotonic() - begun > NEWS_SECONDS:
             cache.delete(name)
-            return False
-    return True
+            return ""
+    return raw
 
 
 class CacheRests(Exception):
@@ -305,13 +310,14 @@ def look_up(key: Key, known: Entry | None) -> Entry | None:
     if cache is None:
         return None
     try:
-        raw = _got(cache, _cache_key(cache, key))
+        name, place = _spot(cache, key)
+        raw = _got(cache, name)
     except Exception as exc:  # see forget()
         _rest(exc)
         return None
     if known is not None and raw and raw == known.raw:
         return None if is_outdated(known) else known
-    entry = _unseal(raw, key)
+    entry = _unseal(raw, key, place)
     if entry is None:
         return None
     if not entry.value:  # withdrawn
@@ -373,17 +379,20 @@ def _rest(exc: Exception) -> None:
     logger.warning("The cache does not answer (%s); tokens are read from the database.", type(exc).__name__)
 
 
-def _cache_key(cache: BaseCache, key: Key) -> str:
+def _spot(cache: BaseCache, key: Key) -> tuple[str, Place]:
+    """The name of the key's entry, and what only that entry opens with: site, kind and ref (S8)."""
+    (ref, kind), namespace = key, site.namespace(cache)
     # Quoted: some caches refuse blanks and the like, and would count as down for the sake of one bad name.
-    return f"wechat_token:{site.namespace(cache)}:{quote(key[0], safe=':@')[:120]}:{key[1]}"
+    name = f"wechat_token:{namespace}:{quote(ref, safe=':@')[:120]}:{kind}"
+    return name, Place("cache", f"{namespace}/{kind}/{ref}")
 
 
 def _ttl(entry: Entry) -> int:
     return max(int((entry.usable_until - clock.now()).total_seconds()), 1)
 
 
-def _seal(entry: Entry) -> str:
-    return encrypt(
+def _written(entry: Entry) -> Secret:
+    return Secret(
         json.dumps(
             [
                 entry.ref, entry.kind, entry.token_id, entry.version, entry.revision, entry.value,
@@ -394,24 +403,24 @@ def _seal(entry: Entry) -> str:
     )  # fmt: skip
 
 
-def _seal_withdrawn(key: Key, age: Age) -> str:
+def _withdrawn(key: Key, age: Age) -> Secret:
     now = clock.now().timestamp()
-    return encrypt(json.dumps([*key, 0, *age, "", now, now, None, now]))
+    return Secret(json.dumps([*key, 0, *age, "", now, now, None, now]))
 
 
-def _unseal(raw: Any, key: Key) -> Entry | None:
-    """The entry in the cache's bytes; None for garbage, and for what is another credential's."""
-    if not isinstance(raw, str):
+def _unseal(raw: Any, key: Key, place: Place) -> Entry | None:
+    """The entry in the cache's text; None for garbage, and for what is another credential's or site's."""
+    if not isinstance(raw, str) or not raw or len(raw) > LONGEST_ENTRY * get_settings().max_answer_bytes:
         return None
     try:
-        ref, kind, token_id, version, revision, value, usable, expires, due, loaded = json.loads(decrypt(raw))
+        ref, kind, token_id, version, revision, value, usable, expires, due, loaded = json.loads(decrypt(raw, place))
         entry = Entry(
             ref, kind, int(token_id), int(version), int(revision), value,
             _moment(usable), _moment(expires), None if due is None else _moment(due), _moment(loaded), raw=raw,
         )  # fmt: skip
     except (EncryptionKeyError, ValueError, TypeError, OverflowError):
         return None
-    return entry if entry.key == key else None
+    return entry if entry.key == key and isinstance(value, str) else None
 
 
 def _moment(timestamp: Any) -> dt.datetime:

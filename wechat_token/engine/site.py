@@ -8,6 +8,7 @@ its own in the cache, until somebody says whether it is a new site or the old on
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import uuid
 from contextlib import suppress
@@ -20,6 +21,8 @@ from django.db import IntegrityError, connections
 
 from .. import clock, process
 from ..conf import get_settings
+from ..encryption import Place, decrypt, encrypt
+from ..exceptions import EncryptionKeyError
 from ..models import Site
 from . import ground
 from .connections import NotHere, alias, in_place, private, read
@@ -62,14 +65,27 @@ def namespace(cache: BaseCache) -> str:
     try:
         found = identity()
     except AnyDatabaseError:
-        hint = cache.get(_hint())
-        if not isinstance(hint, list):
+        told = _told(cache)
+        if told is None:
             raise
-        found = Identity(*hint)
+        found = told
         _known = clock.monotonic() + BLIND_SECONDS, found
     else:
-        cache.set(_hint(), [found.site_id, found.place, found.is_copy], timeout=None)
+        name, place = _hint()
+        text = json.dumps([found.site_id, found.place, found.is_copy])
+        cache.set(name, encrypt(text, place), timeout=None)
     return found.namespace
+
+
+def _told(cache: BaseCache) -> Identity | None:
+    """What the cache says; None for what is not ours."""
+    name, place = _hint()
+    raw = cache.get(name)
+    if not isinstance(raw, str):
+        return None
+    with suppress(EncryptionKeyError, ValueError, TypeError):
+        return Identity(*json.loads(decrypt(raw, place)))
+    return None
 
 
 def identity() -> Identity:
@@ -94,10 +110,11 @@ def _look_again() -> None:
         _known = clock.monotonic() + LOOK_AGAIN_SECONDS, _look()
 
 
-def _hint() -> str:
+def _hint() -> tuple[str, Place]:
+    """The name of the hint in the cache, and what only that hint opens with."""
     settings = connections[alias()].settings_dict
     way = "/".join(str(settings[name]) for name in ("ENGINE", "HOST", "PORT", "NAME"))
-    return f"wechat_token:site:{hashlib.sha256(way.encode()).hexdigest()[:32]}"
+    return f"wechat_token:site:{hashlib.sha256(way.encode()).hexdigest()[:32]}", Place("site", way)
 
 
 def settle(*, as_new: bool) -> Identity:

@@ -50,7 +50,7 @@ class Migration(migrations.Migration):
                 ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
                 ('ref', wechat_token.models.RefField(editable=False, max_length=160, unique=True)),
                 ('appid', models.CharField(error_messages={'unique': 'There is already an account with this AppID.'}, max_length=64, unique=True, validators=[wechat_token.models.validate_appid], verbose_name='AppID')),
-                ('secret', wechat_token.encryption.EncryptedTextField(verbose_name='AppSecret')),
+                ('secret', wechat_token.encryption.EncryptedTextField(bound_to=('ref',), verbose_name='AppSecret')),
                 ('name', models.CharField(blank=True, max_length=100, verbose_name='name')),
                 ('endpoint', models.CharField(choices=[('stable', 'stable (recommended)'), ('classic', 'classic')], default='stable', help_text='Stable: a repeated call returns the same token, so other systems with this AppID do no harm. Classic: every call kills the token before it.', max_length=16, verbose_name='endpoint')),
                 ('is_active', models.BooleanField(default=True, verbose_name='active')),
@@ -142,7 +142,7 @@ class Migration(migrations.Migration):
             fields=[
                 ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
                 ('kind', models.CharField(default='access_token', max_length=32, verbose_name='kind')),
-                ('value', wechat_token.encryption.EncryptedTextField(blank=True, verbose_name='value')),
+                ('value', wechat_token.encryption.EncryptedTextField(blank=True, bound_to=('issued_for', 'kind'), verbose_name='value')),
                 ('version', models.PositiveBigIntegerField(default=0, verbose_name='version')),
                 ('issued_for', models.CharField(blank=True, max_length=160)),
                 ('edition', models.PositiveBigIntegerField(default=0)),
