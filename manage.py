@@ -2,6 +2,7 @@
 """Django's command line for the example project."""
 
 import os
+import secrets
 import sys
 from pathlib import Path
 
@@ -10,6 +11,8 @@ NEEDED = {"celery", "cryptography", "django", "django_celery_beat", "kombu", "re
 
 def main() -> None:
     os.environ.setdefault("DJANGO_SETTINGS_MODULE", "example_project.settings")
+    if sys.argv[1:2] == ["demo"]:
+        os.environ.setdefault("DJANGO_SECRET_KEY", secrets.token_urlsafe(48))  # it leaves nothing behind, nor a key
     try:
         from django.core.management import execute_from_command_line
 

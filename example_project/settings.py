@@ -1,28 +1,26 @@
 """Settings of the example project: everything from the environment, everything optional.
 
-With no variable set it runs embedded: SQLite, no Redis, and Celery's messages in a folder, not at a broker.
+With no variable set it runs embedded: SQLite, no Redis, and Celery's messages in a folder, not at a broker; with DEBUG
+off, and with a SECRET_KEY of its own, made at the first start and kept in the data folder.
 """
 
 from __future__ import annotations
 
 import os
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 from django.core.exceptions import ImproperlyConfigured
 
-from . import broker
+from . import broker, own_key
 
 BASE_DIR = Path(__file__).resolve().parent.parent
 DATA_DIR = Path(os.environ.get("WECHAT_TOKEN_DATA_DIR") or BASE_DIR).absolute()
 
-DEBUG = os.environ.get("DJANGO_DEBUG", "1") == "1"
-SECRET_KEY = os.environ.get("DJANGO_SECRET_KEY", "")
-if not SECRET_KEY:
-    if not DEBUG:
-        raise ImproperlyConfigured("Set DJANGO_SECRET_KEY (and keep it: it encrypts the AppSecrets).")
-    SECRET_KEY = "example-project-only-not-for-production"  # noqa: S105  refused above unless DEBUG
+DEBUG = os.environ.get("DJANGO_DEBUG", "0") == "1"
+SECRET_KEY = os.environ.get("DJANGO_SECRET_KEY") or own_key.kept_in(DATA_DIR / "secret-key")
 ALLOWED_HOSTS = [
     host for host in os.environ.get("DJANGO_ALLOWED_HOSTS", "127.0.0.1,localhost,[::1]").split(",") if host
 ]
@@ -41,6 +39,8 @@ INSTALLED_APPS = [
 
 MIDDLEWARE = [
     "django.middleware.security.SecurityMiddleware",
+    # Serves the admin's static files where DEBUG is off, straight from the packages they are in.
+    *(["whitenoise.middleware.WhiteNoiseMiddleware"] if find_spec("whitenoise") else []),
     "django.contrib.sessions.middleware.SessionMiddleware",
     "django.middleware.locale.LocaleMiddleware",
     "django.middleware.common.CommonMiddleware",
@@ -112,19 +112,20 @@ def database(url: str) -> dict[str, Any]:
 DATABASES = {"default": database(os.environ.get("DATABASE_URL", ""))}
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 
+# The tokens' cache is an alias of its own that carries text only: nothing of ours unpickles what Redis says.
 REDIS_URL = os.environ.get("REDIS_URL", "")
-CACHES: dict[str, Any] = (
-    {
-        "default": {
-            "BACKEND": "django.core.cache.backends.redis.RedisCache",
-            "LOCATION": REDIS_URL,
+CACHES: dict[str, Any] = {"default": {"BACKEND": "django.core.cache.backends.locmem.LocMemCache"}}
+if REDIS_URL:
+    CACHES["wechat_token"] = {
+        "BACKEND": "django.core.cache.backends.redis.RedisCache",
+        "LOCATION": REDIS_URL,
+        "OPTIONS": {
+            "serializer": "wechat_token.text_cache.TextSerializer",
             # A cache that hangs must not make readers hang with it.
-            "OPTIONS": {"socket_connect_timeout": 0.5, "socket_timeout": 0.5},
-        }
+            "socket_connect_timeout": 0.5,
+            "socket_timeout": 0.5,
+        },
     }
-    if REDIS_URL
-    else {"default": {"BACKEND": "django.core.cache.backends.locmem.LocMemCache"}}
-)
 
 CELERY_BROKER_URL = os.environ.get("CELERY_BROKER_URL", "")
 CELERY_BROKER_TRANSPORT_OPTIONS: dict[str, Any] = {}
@@ -144,7 +145,22 @@ LANGUAGES = [("en", "English"), ("zh-hans", "简体中文")]
 TIME_ZONE = "Asia/Shanghai"
 USE_TZ = True
 STATIC_URL = "static/"
+WHITENOISE_USE_FINDERS = True
+
+# DJANGO_HTTPS=1: a proxy in front ends TLS, and sets (not merely passes on) X-Forwarded-Proto.
+if os.environ.get("DJANGO_HTTPS", "0") == "1":
+    SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https")
+    SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = True
+    SECURE_HSTS_SECONDS = 365 * 24 * 3600
 
 WECHAT_TOKEN: dict[str, Any] = {}
 if os.environ.get("WECHAT_API_BASE_URL"):
     WECHAT_TOKEN["API_BASE_URL"] = os.environ["WECHAT_API_BASE_URL"]
+if REDIS_URL:
+    WECHAT_TOKEN["CACHE_ALIAS"] = "wechat_token"
+# Fernet keys, with commas between them, or better the path of a file with one on each line.
+if os.environ.get("WECHAT_TOKEN_ENCRYPTION_KEYS"):
+    WECHAT_TOKEN["ENCRYPTION_KEYS"] = os.environ["WECHAT_TOKEN_ENCRYPTION_KEYS"].split(",")
+if os.environ.get("WECHAT_TOKEN_ENCRYPTION_KEYS_FILE"):
+    WECHAT_TOKEN["ENCRYPTION_KEYS_FILE"] = os.environ["WECHAT_TOKEN_ENCRYPTION_KEYS_FILE"]
+WECHAT_TOKEN["READ_DERIVED_KEYS"] = os.environ.get("WECHAT_TOKEN_READ_DERIVED_KEYS", "0") == "1"

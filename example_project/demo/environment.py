@@ -27,8 +27,8 @@ MARK: Final = "WECHAT_TOKEN_DEMO"
 
 # What would lead the demo, or its children, to something that is not the demo's. Celery takes any variable
 # with its prefix for a setting or an option.
-FOREIGN: Final = ("DATABASE_URL", "REDIS_URL", "DJANGO_ALLOWED_HOSTS", "WECHAT_TOKEN_TEST_FILE_DB")
-FOREIGN_PREFIX: Final = "CELERY_"
+FOREIGN: Final = ("DATABASE_URL", "REDIS_URL", "DJANGO_ALLOWED_HOSTS", "DJANGO_HTTPS")
+FOREIGN_PREFIXES: Final = ("CELERY_", "WECHAT_TOKEN_")
 
 
 def is_prepared() -> bool:
@@ -79,7 +79,7 @@ def scratch_path(parent: str | None) -> Path:
 def demo_environ(user: Mapping[str, str], folder: Path) -> dict[str, str]:
     """The user's environment with everything replaced that the example project reads."""
     environ = {
-        name: value for name, value in user.items() if name not in FOREIGN and not name.startswith(FOREIGN_PREFIX)
+        name: value for name, value in user.items() if name not in FOREIGN and not name.startswith(FOREIGN_PREFIXES)
     }
     environ |= {
         MARK: "1",

@@ -14,7 +14,8 @@ from example_project.settings import (
 )
 
 _run = os.environ["WECHAT_TOKEN_LIVE_RUN"]
-CACHES["default"]["KEY_PREFIX"] = _run
+for _cache in CACHES.values():
+    _cache["KEY_PREFIX"] = _run
 if CELERY_BROKER_URL.startswith("redis"):
     CELERY_BROKER_TRANSPORT_OPTIONS["global_keyprefix"] = f"{_run}:"
 CELERY_TASK_DEFAULT_QUEUE = _run
