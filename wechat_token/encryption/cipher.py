@@ -13,6 +13,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import hmac
+import re
 from contextlib import suppress
 from functools import lru_cache
 from typing import Final, NamedTuple
@@ -29,6 +30,7 @@ from .keys import Keys
 
 # Any str can be encrypted: an UnicodeEncodeError would carry the whole plain text in its ``object`` (S2).
 _CODEC: Final = ("utf-8", "surrogatepass")
+_CIPHERTEXT: Final = re.compile("[A-Za-z0-9_-]+={0,2}")
 _MARK_BYTES: Final = 16
 _UNBOUND: Final = bytes(_MARK_BYTES)
 
@@ -61,7 +63,7 @@ def decrypt(ciphertext: str, place: Place) -> str:
     for _attempt in range(2):
         cipher = _cipher(keys.keys(), place.field)
         with suppress(InvalidToken, UnicodeError):
-            return _unmarked(cipher.decrypt(ciphertext.encode(*_CODEC)), place).decode(*_CODEC)
+            return _unmarked(_opened(cipher, ciphertext), place).decode(*_CODEC)
         if not keys.news():
             break
     _tell(ciphertext, place)
@@ -77,8 +79,15 @@ def written_with_first_key(ciphertext: str, place: Place) -> bool:
     """Whether rotation may pass this over: the key that writes today wrote it, and bound it to its row."""
     cipher = _cipher(Keys(keys.keys().raw[:1]), place.field)
     with suppress(InvalidToken):
-        return hmac.compare_digest(cipher.decrypt(ciphertext.encode(*_CODEC))[:_MARK_BYTES], _mark(place))
+        return hmac.compare_digest(_opened(cipher, ciphertext)[:_MARK_BYTES], _mark(place))
     return False
+
+
+def _opened(cipher: MultiFernet, ciphertext: str) -> bytes:
+    """Raises ``InvalidToken``; also for what Python's base64 would pass over, such as a second ciphertext behind it."""
+    if not _CIPHERTEXT.fullmatch(ciphertext):
+        raise InvalidToken
+    return cipher.decrypt(ciphertext.encode("ascii"))
 
 
 def _mark(place: Place) -> bytes:
@@ -119,7 +128,7 @@ def _tell(ciphertext: str, place: Place) -> None:
 
 def _opens(ciphertext: str, place: Place) -> bool:
     with suppress(InvalidToken):
-        _cipher(keys.keys(), place.field).decrypt(ciphertext.encode(*_CODEC))
+        _opened(_cipher(keys.keys(), place.field), ciphertext)
         return True
     return False
 
