@@ -297,6 +297,27 @@ def test_examine_encryption__unreadable_and_old(account, settings):
     )
 
 
+def test_examine_encryption__a_published_key_is_said_with_debug_on_too(account, settings):
+    settings.SECRET_KEY, settings.DEBUG = "example-project-only-not-for-production", True
+    Account.objects.update(secret="x")
+    assert list(doctor.examine_encryption())[0] == Finding(
+        WARNING, "encryption", "The key that encrypts is weak: it is published.",
+        "Set ENCRYPTION_KEYS (and READ_DERIVED_KEYS if SECRET_KEY encrypts), then run manage.py wechat_token "
+        "rotate-encryption.",
+    )  # fmt: skip
+
+
+def test_examine_encryption__says_when_derived_keys_are_needed_no_more(account, settings):
+    settings.WECHAT_TOKEN = {"ENCRYPTION_KEYS": [Fernet.generate_key()], "READ_DERIVED_KEYS": True}
+    assert [finding.text for finding in doctor.examine_encryption()] == [
+        "1 stored secret was written with an older key, or for no row in particular."
+    ]
+    account.secret = "entered anew"
+    account.save()
+    said = [(finding.level, finding.text) for finding in doctor.examine_encryption()]
+    assert said[0] == (WARNING, "READ_DERIVED_KEYS is set, and no stored secret needs it.")
+
+
 # -- beat and worker
 
 

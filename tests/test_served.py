@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 
 import pytest
@@ -10,6 +11,7 @@ from django.db import OperationalError
 from tests.conftest import APPID
 from tests.ground.caches import SETTING, SharedCache
 from wechat_token import process
+from wechat_token.encryption import Place, encrypt
 from wechat_token.engine import served, serving, site
 from wechat_token.engine.schedule import seconds
 from wechat_token.engine.served import Entry
@@ -323,3 +325,77 @@ def test_current_entry__a_database_that_is_down_is_not_asked_each_second(cache, 
         time.pass_(1.1)
         serving.current_entry(KEY)
     assert 3 <= len(asked) <= 5
+
+
+# -- what does not belong there (S8)
+
+
+def entry_in(cache, name_part):
+    [name] = [name for name in cache.stored if name_part in name]
+    return name
+
+
+@pytest.mark.parametrize("to", [("wx-another", "access_token"), (APPID, "jsapi_ticket")])
+def test_look_up__an_entry_opens_under_no_other_name(cache, time, to):
+    for key in (KEY, to):
+        served.share(entry_at(time, key=key))
+    mine, other = (entry_in(cache, f":{ref}:{kind}") for ref, kind in (KEY, to))
+    cache.stored[other] = cache.stored[mine]
+    assert in_another_process(lambda: served.look_up(to, None)) is None
+    assert found_elsewhere() == "token 2.2"
+
+
+def test_look_up__an_entry_of_another_site_does_not_open(cache, time, site_of):
+    served.share(entry_at(time))
+    there = dict(cache.stored)
+    cache.stored.clear()
+    site_of("yours")
+    served.share(entry_at(time, value="yours"))
+    name = entry_in(cache, APPID)
+    cache.stored[name] = next(iter(there.values()))
+    assert in_another_process(lambda: served.look_up(KEY, None)) is None
+
+
+def test_look_up__an_entry_of_another_installation_does_not_open(cache, time, settings):
+    served.share(entry_at(time))
+    settings.SECRET_KEY = "of another installation, of the same length"
+    assert in_another_process(lambda: served.look_up(KEY, None)) is None
+
+
+def sealed_as(text):
+    return encrypt(text, Place("cache", f"mine/access_token/{APPID}"))
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda good: "",
+        lambda good: good[:-9],
+        lambda good: good + good,
+        lambda good: "x" * 10_000_000,
+        lambda good: sealed_as(" " * 10_000_000),
+        lambda good: b"bytes",
+        lambda good: ["a list"],
+        lambda good: sealed_as(""),
+        lambda good: sealed_as("null"),
+        lambda good: sealed_as("{}"),
+        lambda good: sealed_as(json.dumps([*KEY, 1, 9, 9, "token", 9e99, 9e99, None, 1])),
+        lambda good: sealed_as(json.dumps([*KEY, 1, 9, 9, ["token"], 2e9, 2e9, None, 2e9])),
+        lambda good: sealed_as(json.dumps([*KEY, 1, 9, 9, "of a later version", 2e9, 2e9, None, 2e9, "more"])),
+        lambda good: sealed_as(json.dumps([*KEY, 1, 9, 9, "of an earlier one", 2e9])),
+    ],
+    ids=range(14),
+)
+def test_look_up__what_is_no_entry_is_nothing_and_is_written_over(cache, time, make):
+    served.share(entry_at(time))
+    name = entry_in(cache, APPID)
+    cache.stored[name] = make(cache.stored[name])
+    assert in_another_process(lambda: served.look_up(KEY, None)) is None
+    in_another_process(lambda: served.share(entry_at(time, revision=3)))
+    assert found_elsewhere() == "token 2.3"
+
+
+def test_share__everything_it_writes_is_text(cache, time):
+    served.share(entry_at(time))
+    served.withdraw(KEY, (3, 3))
+    assert {type(value) for value in cache.stored.values()} == {str}
