@@ -300,7 +300,7 @@ def test_examine_encryption__unreadable_and_old(account, settings):
 def test_examine_encryption__a_published_key_is_said_with_debug_on_too(account, settings):
     settings.SECRET_KEY, settings.DEBUG = "example-project-only-not-for-production", True
     Account.objects.update(secret="x")
-    assert list(doctor.examine_encryption())[0] == Finding(
+    assert next(iter(doctor.examine_encryption())) == Finding(
         WARNING, "encryption", "The key that encrypts is weak: it is published.",
         "Set ENCRYPTION_KEYS (and READ_DERIVED_KEYS if SECRET_KEY encrypts), then run manage.py wechat_token "
         "rotate-encryption.",

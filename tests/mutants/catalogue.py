@@ -441,17 +441,40 @@ MUTANTS = (
         "        _owed[key] = news\n",
         "        pass\n",
     ),
-    served(
+    mutant(
         "another account's cache entry is accepted",
         "test_served.py",
-        "return entry if entry.key == key else None",
-        "return entry",
+        ("engine/served.py", 'Place("cache", f"{namespace}/{kind}/{ref}")', 'Place("cache", namespace)'),
+        ("engine/served.py", "return entry if entry.key == key and ", "return entry if "),
     ),
-    served(
+    mutant(
         "the cache entry of another site is read",
         "test_served.py",
-        'return f"wechat_token:{site.namespace(cache)}:{quote(',
-        'return f"wechat_token:{quote(',
+        ("engine/served.py", 'f"wechat_token:{namespace}:{quote(', 'f"wechat_token:{quote('),
+        ("engine/served.py", 'Place("cache", f"{namespace}/{kind}/{ref}")', 'Place("cache", f"{kind}/{ref}")'),
+    ),
+    # -- what opens where (S1, S8)
+    mutant(
+        "one field's ciphertext opens in another",
+        "test_misplaced.py",
+        ("encryption/cipher.py", 'info=f"wechat_token:{field}".encode()', 'info=b"wechat_token"'),
+        ("models.py", 'bound_to=["issued_for", "kind"]', "bound_to=[]"),
+        ("models.py", 'bound_to=["ref"]', "bound_to=[]"),
+    ),
+    mutant(
+        "one row's ciphertext opens in another",
+        "test_misplaced.py",
+        ("encryption/cipher.py", "mark in (_UNBOUND, _mark(place))", "True"),
+    ),
+    mutant(
+        "a renamed account loses its secret",
+        "test_misplaced.py",
+        ("models.py", "                self.secret = self.secret ", "                pass "),
+    ),
+    mutant(
+        "SECRET_KEY opens what keys of one's own protect",
+        "test_encryption_keys.py",
+        ("encryption/keys.py", "return not own_keys_set() or get_settings().read_derived_keys", "return True"),
     ),
     mutant(
         "a copy of the database shares the original's cache entries",
