@@ -71,7 +71,7 @@ def test_key__of_another_length_is_named_by_number_and_not_shown(configure, file
     assert [message.id for message in found] == ([] if where == "callable" else ["wechat_token.E002"])
 
 
-@pytest.mark.parametrize("bad", ["", "密钥" * 16, OLD + OLD, OLD[:-1], "-" + OLD[1:-1] + "!"])
+@pytest.mark.parametrize("bad", ["", "密钥" * 16, OLD + OLD, OLD[:-1], "-" + OLD[1:-1] + "!"], ids=range(5))
 def test_key__that_is_no_base64(configure, bad):
     configure(ENCRYPTION_KEYS=[bad])
     with pytest.raises(ConfigurationError, match="entry 1 is not a Fernet key"):
@@ -162,7 +162,9 @@ def test_file__is_read_again_within_a_second_of_a_change(file, time):
     assert not opens(ciphertext)
 
 
-@pytest.mark.parametrize("content", [None, b"", b"# no key\n", OLD[:20].encode(), b"\xff" * 44, b"x" * 70_000])
+@pytest.mark.parametrize(
+    "content", [None, b"", b"# no key\n", OLD[:20].encode(), b"\xff" * 44, b"x" * 70_000], ids=range(6)
+)
 def test_file__that_is_gone_or_garbled_changes_nothing_but_for_a_new_process(file, time, caplog, content):
     ciphertext = encrypt(TEXT, HERE)
     path = file(content=content or b"")
