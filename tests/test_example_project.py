@@ -108,7 +108,7 @@ def test_own_key__a_folder_that_cannot_be_made_is_said(tmp_path):
         own_key.kept_in(tmp_path / "file" / "secret-key")
 
 
-def test_debug_off__static_files_of_the_admin_are_served(project, settings):
+def test_debug_off__static_files_of_the_admin_are_served(db, project, settings):
     pytest.importorskip("whitenoise")
     read = project()
     settings.MIDDLEWARE, settings.WHITENOISE_USE_FINDERS = read["MIDDLEWARE"], read["WHITENOISE_USE_FINDERS"]
@@ -119,7 +119,7 @@ def test_debug_off__static_files_of_the_admin_are_served(project, settings):
         answer.close()
 
 
-def test_https__cookies_are_secure_and_browsers_are_told(project, settings):
+def test_https__cookies_are_secure_and_browsers_are_told(db, project, settings):
     read = project(DJANGO_HTTPS="1")
     for name in ("SECURE_PROXY_SSL_HEADER", "SESSION_COOKIE_SECURE", "CSRF_COOKIE_SECURE", "SECURE_HSTS_SECONDS"):
         setattr(settings, name, read[name])

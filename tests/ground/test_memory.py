@@ -6,7 +6,7 @@ import gc
 import tracemalloc
 from typing import Any
 
-from .site import Ground, on
+from .site import SECRET, Ground, on
 from .stage import ask
 
 KEPT = 10
@@ -19,6 +19,9 @@ def copy_accounts(appid: str, copies: int) -> list[str]:
 
     from wechat_token.models import Account, Token
 
+    # Written for no row in particular, they open in all of them (S8).
+    Account.objects.filter(appid=appid).update(secret=SECRET)
+    Token.objects.filter(account__appid=appid).update(value=ask(appid)["token"])
     number = "'wxmany' || n"
     accounts, tokens = Account._meta.db_table, Token._meta.db_table
     account_id = f"(SELECT id FROM {accounts} WHERE appid = {number})"
