@@ -148,3 +148,12 @@ STATIC_URL = "static/"
 WECHAT_TOKEN: dict[str, Any] = {}
 if os.environ.get("WECHAT_API_BASE_URL"):
     WECHAT_TOKEN["API_BASE_URL"] = os.environ["WECHAT_API_BASE_URL"]
+
+# Everything from INFO on, with the time; beside it the security log, which a site may want in a file of its own.
+LOGGING: dict[str, Any] = {
+    "version": 1,
+    "disable_existing_loggers": False,
+    "formatters": {"timed": {"format": "{asctime} {levelname} {name} {message}", "style": "{"}},
+    "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "timed"}},
+    "loggers": {"wechat_token": {"handlers": ["stderr"], "level": os.environ.get("DJANGO_LOG_LEVEL", "INFO")}},
+}

@@ -17,3 +17,7 @@ attention_needed = Signal()
 
 #: A token died early and nobody here renewed it (R14): ``appid``, ``kind``, ``count``.
 foreign_refresh_detected = Signal()
+
+#: Something that a security officer wants to know of: ``name`` and ``fields`` (a dict of strings), as documented in
+#: ``docs/secrecy.md``. ``sender`` is None.
+security_event = Signal()

@@ -7,22 +7,48 @@ up by them.
 
 from __future__ import annotations
 
+import enum
 import logging
+from dataclasses import dataclass
 from typing import Final
 
 from django.http import HttpRequest
 from django.views.decorators.debug import sensitive_variables
 
-from .. import clock, process
+from .. import clock, process, security
 from ..client_keys import keyring, keys, usage
 from ..client_keys.keyring import Grant
 from ..client_keys.networks import Address, client_address, neighbourhood
-from ..client_keys.throttle import Throttle
 from ..conf import get_settings
 from ..redaction import Secret
+from ..throttle import Throttle
 from .refusals import INVALID_KEY, TOO_MANY_FAILURES, Refusal
 
 logger = logging.getLogger("wechat_token.access")
+
+
+class Way(enum.StrEnum):
+    """How a key is presented. The values are the names of counters."""
+
+    HEADER = ""
+    URL = "by_url"
+    BODY = "by_body"
+
+
+@dataclass(frozen=True, slots=True)
+class Asker:
+    """A valid key, and from where and how it was presented."""
+
+    grant: Grant
+    address: Address | None
+    way: Way
+
+    def count(self, appid: str, **what: int) -> None:
+        """Count a request, under the account if it is one of this key's."""
+        if self.way:
+            what[self.way.value] = 1
+        usage.count(self.grant.key_id, appid, **what)
+
 
 NO_KEY: Final = Secret("")
 
@@ -37,16 +63,20 @@ def bearer(request: HttpRequest) -> Secret:
     return Secret(credentials.strip()) if scheme.lower() == "bearer" else NO_KEY
 
 
-def authenticate(request: HttpRequest, presented: Secret) -> Grant:
-    """The grant of the presented key. Raises ``Refusal``: 401, or 429 for an address that keeps failing."""
+def authenticate(request: HttpRequest, presented: Secret, way: Way = Way.HEADER) -> Asker:
+    """Who presents this key. Raises ``Refusal``: 401, or 429 for an address that keeps failing."""
     address = client_address(request, get_settings().trusted_proxies)
     grant = keyring.find(presented.reveal())
     if grant is None:
         raise _failed(address, _described(presented), guess=bool(presented))
+    asker = Asker(grant, address, way)
     if not grant.admits(address):
-        usage.count(grant.key_id, "", refusals=1)
+        asker.count("", refusals=1)
+        security.event(
+            "key_refused", key=grant.prefix, name=grant.name, address=address, key_fingerprint=grant.fingerprint
+        )
         raise _failed(address, f"{grant.prefix}… ({grant.name}), outside its networks")
-    return grant
+    return asker
 
 
 def _failed(address: Address | None, what: str, *, guess: bool = True) -> Refusal:
