@@ -333,11 +333,11 @@ def test_schedule__goes_on_till_midnight_whatever_hands_waste(
     staff: Callable[..., Client], classic: Account, weixin: FakeWeChat, time: Time,
     waste: Callable[[Client, Account], None],
 ) -> None:  # fmt: skip
-    Account.objects.update(daily_limit=30)
+    Account.objects.update(daily_limit=22)
     mallory = staff("refresh_token", "view_account", "change_account")
     tasks.refresh_due_tokens()
     classic.refresh_from_db()
-    for _ in range(30):
+    for _ in range(22):
         waste(mallory, classic)
         time.pass_(3.1)
     midnight = dt.datetime(2026, 3, 2, 16, 0, tzinfo=dt.UTC)  # in Beijing
@@ -347,8 +347,8 @@ def test_schedule__goes_on_till_midnight_whatever_hands_waste(
         answer = read(key)
         assert answer.status_code == 200, time.now()
         assert weixin.is_valid(answer.json()["access_token"]), time.now()
-        time.pass_(1200)
-    assert row(classic).usage["classic"] <= 28
+        time.pass_(1800)
+    assert row(classic).usage["classic"] <= 20
 
 
 # -- history ---------------------------------------------------------------------------------------

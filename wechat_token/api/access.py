@@ -9,8 +9,7 @@ from __future__ import annotations
 
 import enum
 import logging
-from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 from django.http import HttpRequest
 from django.views.decorators.debug import sensitive_variables
@@ -19,6 +18,7 @@ from .. import clock, process, security
 from ..client_keys import keyring, keys, usage
 from ..client_keys.keyring import Grant
 from ..client_keys.networks import Address, client_address, neighbourhood
+from ..client_keys.usage import Asked
 from ..conf import get_settings
 from ..redaction import Secret
 from ..throttle import Throttle
@@ -27,30 +27,32 @@ from .refusals import INVALID_KEY, TOO_MANY_FAILURES, Refusal
 logger = logging.getLogger("wechat_token.access")
 
 
-class Way(enum.StrEnum):
-    """How a key is presented. The values are the names of counters."""
+class Way(enum.Enum):
+    """How a key is presented: the REST calls have it in a header, WeChat's dialect in the URL or the body."""
 
-    HEADER = ""
-    URL = "by_url"
-    BODY = "by_body"
+    HEADER = enum.auto()
+    URL = enum.auto()
+    BODY = enum.auto()
 
 
-@dataclass(frozen=True, slots=True)
-class Asker:
+class Asker(NamedTuple):
     """A valid key, and from where and how it was presented."""
 
     grant: Grant
     address: Address | None
     way: Way
 
-    def count(self, appid: str, **what: int) -> None:
+    def tally(self, appid: str, asked: Asked) -> None:
         """Count a request, under the account if it is one of this key's."""
-        if self.way:
-            what[self.way.value] = 1
-        usage.count(self.grant.key_id, appid, **what)
+        if self.way is Way.URL:
+            asked = asked._replace(by_url=1)
+        elif self.way is Way.BODY:
+            asked = asked._replace(by_body=1)
+        usage.count(self.grant.key_id, appid, asked)
 
 
 NO_KEY: Final = Secret("")
+READ, COMPLAINED, REFUSED = Asked(reads=1), Asked(complaints=1), Asked(refusals=1)
 
 _failures: Throttle
 process.keep(globals(), _failures=Throttle)
@@ -71,7 +73,7 @@ def authenticate(request: HttpRequest, presented: Secret, way: Way = Way.HEADER)
         raise _failed(address, _described(presented), guess=bool(presented))
     asker = Asker(grant, address, way)
     if not grant.admits(address):
-        asker.count("", refusals=1)
+        asker.tally("", REFUSED)
         security.event(
             "key_refused", key=grant.prefix, name=grant.name, address=address, key_fingerprint=grant.fingerprint
         )

@@ -16,7 +16,7 @@ from ..exceptions import AccountError, AccountNotFound, RefreshRateLimited
 from ..models import ACCESS_TOKEN
 from ..redaction import Secret
 from ..throttle import Throttle
-from .access import Asker
+from .access import COMPLAINED, READ, REFUSED, Asker
 from .refusals import REFRESH_NOT_ALLOWED, TOO_MANY_COMPLAINTS, Refusal
 
 _complaints: Throttle
@@ -27,7 +27,7 @@ def read(asker: Asker, appid: str) -> Entry:
     """The token to use now. Raises ``Refusal`` and what :func:`current_entry` raises."""
     with _refusals_counted(asker, appid):
         entry = current_entry((appid, ACCESS_TOKEN), over_http=True)
-    asker.count(appid, reads=1)
+    asker.tally(appid, READ)
     reads.note(asker.grant, entry)
     return entry
 
@@ -46,7 +46,7 @@ def complain(asker: Asker, appid: str, stale: Secret | None) -> Entry:
         if stale is None:
             stale = Secret(current_entry(key, over_http=True).value)
         entry = complain_about(key, stale, client=grant.name, payer=grant.prefix, over_http=True)
-    asker.count(appid, complaints=1)
+    asker.tally(appid, COMPLAINED)
     reads.note(grant, entry)
     return entry
 
@@ -60,12 +60,12 @@ def _refusals_counted(asker: Asker, appid: str) -> Iterator[None]:
             raise AccountNotFound
         yield
     except AccountError:
-        asker.count("", refusals=1)
+        asker.tally("", REFUSED)
         security.event(
             "account_refused", key=grant.prefix, name=grant.name, account=appid[:160], address=asker.address,
             key_fingerprint=grant.fingerprint,
         )  # fmt: skip
         raise
     except (Refusal, RefreshRateLimited):
-        asker.count(appid if grant.appids is not None else "", refusals=1)
+        asker.tally(appid if grant.appids is not None else "", REFUSED)
         raise

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import datetime as dt
 import logging
+import operator
 import threading
 from collections.abc import Iterable
 from typing import Final, NamedTuple
@@ -46,7 +47,7 @@ class Asked(NamedTuple):
     by_body: int = 0
 
     def plus(self, other: Asked) -> Asked:
-        return Asked(*map(sum, zip(self, other, strict=True)))
+        return Asked(*map(operator.add, self, other))
 
 
 # A forked child counts nothing again: its parent goes on for itself.
@@ -58,12 +59,13 @@ _pruned: str  # the day on which this process last pruned
 process.keep(globals(), _lock=threading.Lock, _asked=dict, _last_used=dict, _next_flush=float, _pruned=str)
 
 
-def count(key_id: int, appid: str, **what: int) -> None:
-    """Count one request of a key, by fields of :class:`Asked`. ``appid``: '' unless the key may use that account."""
+def count(key_id: int, appid: str, asked: Asked) -> None:
+    """Count one request of a key. ``appid`` must be '' unless the key may use that account."""
     now = clock.now()
     row = Row(schedule.beijing_day(now), key_id, appid)
     with _lock:
-        _asked[row] = _asked.get(row, Asked()).plus(Asked(**what))
+        former = _asked.get(row)
+        _asked[row] = asked if former is None else former.plus(asked)
         _last_used[key_id] = now
     flush_if_due()
 
