@@ -164,3 +164,12 @@ if os.environ.get("WECHAT_TOKEN_ENCRYPTION_KEYS"):
 if os.environ.get("WECHAT_TOKEN_ENCRYPTION_KEYS_FILE"):
     WECHAT_TOKEN["ENCRYPTION_KEYS_FILE"] = os.environ["WECHAT_TOKEN_ENCRYPTION_KEYS_FILE"]
 WECHAT_TOKEN["READ_DERIVED_KEYS"] = os.environ.get("WECHAT_TOKEN_READ_DERIVED_KEYS", "0") == "1"
+
+# Everything from INFO on, with the time; beside it the security log, which a site may want in a file of its own.
+LOGGING: dict[str, Any] = {
+    "version": 1,
+    "disable_existing_loggers": False,
+    "formatters": {"timed": {"format": "{asctime} {levelname} {name} {message}", "style": "{"}},
+    "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "timed"}},
+    "loggers": {"wechat_token": {"handlers": ["stderr"], "level": os.environ.get("DJANGO_LOG_LEVEL", "INFO")}},
+}

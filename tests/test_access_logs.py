@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
+from urllib.parse import unquote
 
 import pytest
 
@@ -49,7 +50,36 @@ def test_masked__whatever_was_sent_in_the_place_of_a_key(secret: str) -> None:
     assert access_logs.masked(f'"GET {CALL.format(secret)}" 200') == f'"GET {CALL.format(MASK)}" 200'
 
 
-@pytest.mark.parametrize("line", ["GET /shop/?secret=sauce HTTP/1.1", "GET /wechat/health HTTP/1.1", ""])
+@pytest.mark.parametrize(
+    "line",
+    [
+        CALL.replace("secret", "%73ecret").format(KEY.replace("wxt", "%77x%74")),
+        CALL.replace("secret", "s%65%63ret").format("".join(f"%{ord(char):02X}" for char in KEY)),
+        CALL.replace("secret", "%2573ecret").format("".join(f"%25{ord(char):02x}" for char in KEY)),
+        CALL.replace("cgi-bin/token", "cgi%2Dbin%2Ft%6Fken").replace("secret", "%73ecret").format("canary" * 5),
+        f"Invalid request from ip=127.0.0.1: Invalid HTTP Header: 'Authorization Bearer {KEY}'",
+        f"Invalid HTTP header name: 'AUTHORIZATION BEARER {KEY.upper()}'",
+        f"Invalid HTTP Header: 'Authorization  bearer {'canary' * 5}'",
+        f"Obsolete line folding is unacceptable: {KEY[:-3]!r}",
+    ],
+)
+def test_masked__however_it_is_spelled(line: str) -> None:
+    shown = unquote(unquote(access_logs.masked(line))).lower()
+    assert MASK in shown
+    assert KEY[12:28].lower() not in shown
+    assert "canarycanary" not in shown
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "GET /shop/?secret=sauce HTTP/1.1",
+        "GET /wechat/health HTTP/1.1",
+        "GET /%73ecret=5",
+        "Bearer of news: wxt_short",
+        "",
+    ],
+)
 def test_masked__other_lines_are_left_alone(line: str) -> None:
     assert access_logs.masked(line) == line
 
@@ -70,6 +100,23 @@ def test_filter__lines_as_servers_write_them(name: str, lines: list[str]) -> Non
     for line in lines:
         assert KEY not in line
         assert SHOWN in line
+
+
+def test_filter__errors_that_quote_a_key(lines: list[str]) -> None:
+    logger = logging.getLogger("gunicorn.error")
+    try:
+        raise ValueError(f"Invalid HTTP Header: 'Authorization {KEY}'")
+    except ValueError as error:
+        logger.exception("Error handling request %s", PATH)
+        logger.warning("Invalid request: %s", error)
+    assert len(lines) == 2
+    assert not [line for line in lines if KEY in line]
+    assert "ValueError: Invalid HTTP Header" in lines[0]
+
+
+def test_filter__numbers_stay_numbers(lines: list[str]) -> None:
+    logging.getLogger("gunicorn.access").info("%d %.3f", 200, 0.5)
+    assert lines[0].startswith("200 0.500 ")
 
 
 def test_filter__lines_without_arguments_pass(lines: list[str]) -> None:

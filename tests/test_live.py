@@ -144,7 +144,7 @@ def test_complaints__thirty_clients_over_http(site: Site, appid: str, complain_o
 def test_refresh_command__leaves_its_row(site: Site, appid: str) -> None:
     """R15: the process ends as soon as it has its answer, and what is written after that is written all the same."""
     site.run("manage.py", "wechat_token", "refresh", appid)
-    log = f"RefreshLog.objects.filter(account__appid={appid!r}).values_list('reason', 'outcome')"
+    log = f"RefreshLog.objects.filter(ref={appid!r}).values_list('reason', 'outcome')"
     assert site.shell(f"from wechat_token.models import RefreshLog; print(*{log})").split() == [
         "('command',", "'renewed')",
     ]  # fmt: skip

@@ -94,7 +94,7 @@ def test_token__an_unfit_ciphertext_is_fetched_anew_and_reported(account, other,
     assert token not in (SECRET, row(other).value.reveal())
     assert row(account).value.reveal() == token
     [event] = events()
-    assert event.startswith(f'encryption_unfit field="wechat_token.token.value" row="{APPID}/access_token" cause=')
+    assert event.startswith(f"event=encryption_unfit field=wechat_token.token.value row={APPID}/access_token cause=")
     assert SECRET not in event
 
 

@@ -99,7 +99,7 @@ def test_refresh_due_tokens__many_in_threads(settings):
 def test_prune_refresh_log__by_age(account, time):
     for age in (0, 29, 31, 400):
         RefreshLog.objects.create(
-            account=account, kind="access_token", at=time.now() - dt.timedelta(days=age), reason="schedule",
+            ref=account.ref, kind="access_token", at=time.now() - dt.timedelta(days=age), reason="schedule",
             endpoint="stable", outcome="renewed", duration_ms=1,
         )  # fmt: skip
     assert tasks.prune_refresh_log() == 2

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
 
-from wechat_token.client_keys.throttle import Count, Throttle
+from wechat_token.throttle import Count, Throttle
 
 
 def test_hit__counts_within_a_window():

@@ -11,11 +11,15 @@ class WeChatTokenConfig(AppConfig):
     default_auto_field = "django.db.models.BigAutoField"
 
     def ready(self) -> None:
-        from . import beat, checks, logs
+        from functools import partial
+
+        from . import beat, checks, logs, security
         from .api import access_logs
         from .client_keys import keyring
         from .engine import connect as connect_engine
+        from .engine import lane
 
+        security.deliver_by(partial(lane, "security"))
         checks.register()
         connect_engine()
         keyring.connect()

@@ -13,7 +13,7 @@ import types
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from functools import lru_cache
-from typing import Annotated, Any, Final, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Final, Literal, get_args, get_origin, get_type_hints
 
 from django.conf import settings as django_settings
 from django.core.signals import setting_changed
@@ -60,6 +60,7 @@ class Settings:
     trusted_proxies: NonNegativeInt = 0  # how many in front append to X-Forwarded-For; 0: it is ignored
     failures_per_minute: int = 10  # wrong client keys from one address before it is told 429
     complaints_per_minute: int = 60  # of one client key, in each process
+    wechat_dialect: Literal["on", "stable", "off"] = "on"  # stable: without the call that has a key in its URL
     usage_seconds: float = 60.0  # how often a process writes down what client keys asked for
     # -- the batch
     beat_interval: int = 5  # first value of the periodic task; later edits in the admin win
@@ -113,6 +114,8 @@ def _expected(hint: Any, value: Any) -> str:
     """What a value of this type has to be, in words; '' if it is."""
     if get_origin(hint) is Annotated:
         return _expected_number(get_args(hint)[0], value, zero_allowed=_ZERO_ALLOWED in get_args(hint))
+    if get_origin(hint) is Literal:
+        return "" if value in get_args(hint) else "one of " + ", ".join(map(repr, get_args(hint)))
     if isinstance(hint, types.UnionType):
         refusals = [_expected(option, value) for option in get_args(hint)]
         return "" if "" in refusals else " or ".join(refusals)

@@ -11,6 +11,7 @@ from django.utils.translation import gettext_lazy as _
 
 from . import clock
 from .client_keys.networks import parse_networks, validate_networks
+from .client_keys.scopes import Scope
 from .models import Account, ClientKey
 from .redaction import Secret
 
@@ -105,7 +106,15 @@ def _objection(secret: Secret, appid: str) -> _StrOrPromise:
 
 
 class ClientKeyForm(_ClientKeyForm):
-    """What a key may do; the key itself is made when the form is saved."""
+    """What a key may do; the key itself is made when the form is saved.
+
+    ``may_grant``: who fills it in may read tokens, and so let a key read them (S9); ``may_grant_all``: those of every
+    account. Without, a key can be narrowed. ``former``: the scope before.
+    """
+
+    may_grant = True
+    may_grant_all = True
+    former: Scope | None = None
 
     class Meta:
         model = ClientKey
@@ -113,6 +122,25 @@ class ClientKeyForm(_ClientKeyForm):
         widgets = {  # noqa: RUF012  Django reads it once, as a declaration
             "networks": forms.Textarea(attrs={"class": "vLargeTextField", "rows": 3, "spellcheck": "false"}),
         }
+
+    def clean_all_accounts(self) -> bool:
+        chosen: bool = self.cleaned_data["all_accounts"]
+        if chosen and not self.may_grant_all:
+            raise ValidationError(_("You do not see every account, so you cannot make a key for all of them."))
+        return chosen
+
+    def clean(self) -> dict[str, Any] | None:
+        cleaned = super().clean()
+        if self.errors:
+            return cleaned
+        self.former = Scope.of(self.instance) if self.instance.pk is not None else None
+        given = {name: self.cleaned_data[name] for name in ("all_accounts", "may_refresh", "networks", "expires_at")}
+        scope = Scope.of(ClientKey(**given), self.cleaned_data["accounts"])
+        if not self.may_grant and (self.former is None or scope.widens(self.former)):
+            raise ValidationError(
+                _("To let a key read more, for longer or from elsewhere takes the permission to read tokens in clear.")
+            )
+        return cleaned
 
     def clean_networks(self) -> str:
         text: str = self.cleaned_data["networks"]

@@ -24,6 +24,7 @@ from .querysets import (
     TokenQuerySet,
     new_stamp,
 )
+from .redaction import is_unseen
 
 ACCESS_TOKEN = "access_token"  # noqa: S105  the name of a kind, not a token
 
@@ -36,6 +37,16 @@ def validate_appid(value: str) -> None:
         raise ValidationError(_("The AppID has a blank inside. Copy it again from the WeChat console."))
     if not _APPID.fullmatch(value):
         raise ValidationError(_("An AppID has 4 to 64 letters, digits, “-” or “_”, such as wx0123456789abcdef."))
+
+
+def validate_name(value: str) -> None:
+    """Refuse what would forge a line of a log, or another name, where this one is shown."""
+    unseen = next(filter(is_unseen, value), "")
+    if unseen:
+        raise ValidationError(
+            _("The name has a character that cannot be seen (%(code)s). Type the name instead of pasting it."),
+            params={"code": f"U+{ord(unseen):04X}"},
+        )
 
 
 class Endpoint(models.TextChoices):
@@ -72,7 +83,7 @@ class Account(models.Model):
         error_messages={"unique": _("There is already an account with this AppID.")},
     )  # fmt: skip
     secret = EncryptedTextField(_("AppSecret"), bound_to=["ref"])
-    name = models.CharField(_("name"), max_length=100, blank=True)
+    name = models.CharField(_("name"), max_length=100, blank=True, validators=[validate_name])
     endpoint = models.CharField(
         _("endpoint"), max_length=16, choices=Endpoint.choices, default=Endpoint.STABLE,
         help_text=_(
@@ -232,7 +243,7 @@ class Token(models.Model):
 
 
 class RefreshLog(models.Model):
-    """One refresh: when, why, for whom, with what outcome (R15)."""
+    """One refresh: when, why, for whom, with what outcome (R15). Removed by age alone."""
 
     class Outcome(models.TextChoices):
         RENEWED = "renewed", _("renewed")
@@ -244,10 +255,8 @@ class RefreshLog(models.Model):
         UNDECIDED = "undecided", _("WeChat did not tell whether it accepts the token")
         LIMITED = "limited", _("held back by a limit")
 
-    # Without a constraint: to check it, the database would wait for whoever has the account's row locked (R30).
-    account = models.ForeignKey(
-        Account, models.CASCADE, related_name="refreshes", verbose_name=_("account"), db_constraint=False
-    )
+    # As text: the record outlives its account, and waits for nobody who has the account's row locked (R30).
+    ref = models.CharField(_("account"), max_length=160)
     kind = models.CharField(_("kind"), max_length=32)
     at = models.DateTimeField(_("time"), db_index=True)
     reason = models.CharField(_("reason"), max_length=16)
@@ -267,16 +276,18 @@ class RefreshLog(models.Model):
         verbose_name = _("refresh")
         verbose_name_plural = _("refresh log")
         ordering = ("-at", "-pk")
-        indexes: ClassVar = [models.Index(fields=["account", "-at"], name="wechat_token_log_account")]
+        indexes: ClassVar = [models.Index(fields=["ref", "-at"], name="wechat_token_log_ref")]
 
     def __str__(self) -> str:
-        return f"{self.at:%Y-%m-%d %H:%M:%S} {self.account_id} {self.outcome}"
+        return f"{self.at:%Y-%m-%d %H:%M:%S} {self.ref} {self.outcome}"
 
 
 class ClientKey(models.Model):
     """The credential of a service that reads tokens over HTTP (S3). Only its digest is stored."""
 
-    name = models.CharField(_("name"), max_length=100, help_text=_("The service that uses this key."))
+    name = models.CharField(
+        _("name"), max_length=100, validators=[validate_name], help_text=_("The service that uses this key.")
+    )
     prefix = models.CharField(_("key"), max_length=16, editable=False)
     digest = models.CharField(max_length=64, unique=True, editable=False)
     accounts = models.ManyToManyField(
@@ -332,6 +343,9 @@ class KeyUsage(models.Model):
     reads = models.PositiveBigIntegerField(_("reads"), default=0)
     complaints = models.PositiveBigIntegerField(_("complaints"), default=0)
     refusals = models.PositiveBigIntegerField(_("refusals"), default=0)
+    # Of all these, how many came in WeChat's dialect: with the key in the URL, and in the body.
+    by_url = models.PositiveBigIntegerField(default=0)
+    by_body = models.PositiveBigIntegerField(default=0)
 
     objects = PrimaryManager["KeyUsage"]()
 
@@ -346,6 +360,32 @@ class KeyUsage(models.Model):
 
     def __str__(self) -> str:
         return f"{self.day} {self.key_id} {self.appid}"
+
+
+class TokenRead(models.Model):
+    """Who was given which token: one row for each reader and token, to find out who let one leak."""
+
+    fingerprint = models.CharField(max_length=32)
+    prefix = models.CharField(_("key"), max_length=16, blank=True)  # empty: a person, in the admin
+    reader = models.CharField(_("name"), max_length=150)
+    ref = models.CharField(_("account"), max_length=160)
+    kind = models.CharField(_("kind"), max_length=32)
+    version = models.PositiveBigIntegerField(_("version"))
+    at = models.DateTimeField(_("time"), db_index=True)
+
+    objects = PrimaryManager["TokenRead"]()
+
+    class Meta:
+        base_manager_name = "objects"
+        verbose_name = _("token read")
+        verbose_name_plural = _("token reads")
+        ordering = ("at", "pk")
+        constraints: ClassVar = [
+            models.UniqueConstraint(fields=["fingerprint", "prefix", "reader"], name="wechat_token_read_once")
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.reader} {self.ref} {self.version}"
 
 
 class Host(models.Model):
@@ -374,6 +414,8 @@ class Site(models.Model):
 
     site_id = models.CharField(max_length=32)
     place = models.CharField(max_length=255)
+    # What tokens and keys in the security log are fingerprinted with. Random, so that it outlives every rotation.
+    fingerprint_key = EncryptedTextField(blank=True)
 
     objects = PrimaryManager["Site"]()
 

@@ -1,4 +1,5 @@
-"""What must not be seen (S2): a wrapper that shows itself only on demand, and a cleaner for WeChat's texts."""
+"""What must not be seen (S2): a wrapper that shows itself only on demand, a cleaner for WeChat's texts, and the one way
+of any foreign text to a log line or a terminal."""
 
 from __future__ import annotations
 
@@ -6,6 +7,7 @@ import hmac
 import json
 import re
 import string
+import unicodedata
 from collections.abc import Callable
 from functools import partial
 from typing import Any, Final, NoReturn
@@ -121,3 +123,32 @@ def clean_errmsg(text: object, *, limit: int = 200) -> str:
     flat = " ".join(_CONTROL.sub(" ", _INVISIBLE.sub("", flat)).split())
     flat = _CREDENTIAL_LIKE.sub(MASK, _TRAILER.sub(" ", flat))
     return flat.strip()[:limit]
+
+
+# Categories of characters that end a line, drive a terminal, hide, or turn the direction of writing.
+_UNSEEN: Final = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
+_JOINERS: Final = "\u200c\u200d"  # parts of emoji and of Persian words
+
+_LONGEST_LINE: Final = 4_000
+
+
+def one_line(text: object) -> str:
+    """A foreign text fit for a log line or a terminal: what would end the line, move the cursor, hide or turn the
+    direction of writing stands there as Python writes it (``\\n``, ``\\x1b``, ``\\u202e``). Text that is none of that
+    comes back as it is, cut after 4,000 characters.
+    """
+    line = str(text)
+    if len(line) > _LONGEST_LINE:
+        line = f"{line[:_LONGEST_LINE]}… ({len(line)} characters)"
+    if line.isprintable():
+        return line
+    return "".join(_escaped(char) if is_unseen(char) else char for char in line)
+
+
+def is_unseen(char: str) -> bool:
+    """Whether this character does something other than to be seen."""
+    return unicodedata.category(char) in _UNSEEN and char not in _JOINERS
+
+
+def _escaped(char: str) -> str:
+    return char.encode("unicode_escape").decode("ascii")

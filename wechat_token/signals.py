@@ -23,3 +23,6 @@ foreign_refresh_detected = Signal()
 #: or somebody put it there. ``field`` (where), ``row`` (whose, '' if not known), ``cause``. At most once a minute for
 #: each place in each process. ``sender`` is :class:`wechat_token.encryption.Place`.
 encryption_unfit = Signal()
+#: Something that a security officer wants to know of: ``name`` and ``fields`` (a dict of strings), as documented in
+#: ``docs/secrecy.md``. ``sender`` is None.
+security_event = Signal()

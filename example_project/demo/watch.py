@@ -36,13 +36,13 @@ class Renewals:
     def news(self) -> list[str]:
         """One line for each refresh since the last call. No line has a token in it."""
         lines = []
-        for row in RefreshLog.objects.filter(pk__gt=self._seen).select_related("account").order_by("pk"):
+        for row in RefreshLog.objects.filter(pk__gt=self._seen).order_by("pk"):
             self._seen = row.pk
             lines.append(self._line(row))
         return lines
 
     def _line(self, row: RefreshLog) -> str:
-        appid = row.account.appid
+        appid = row.ref
         self.calls += row.outcome != Outcome.LIMITED
         self.tried.add(appid)
         if row.outcome == Outcome.RENEWED:

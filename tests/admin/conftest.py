@@ -36,6 +36,6 @@ def staff(db):
 @pytest.fixture
 def entry(account):
     return RefreshLog.objects.create(
-        account=account, kind="access_token", at=START, reason="caller", endpoint="stable", outcome="failed",
+        ref=account.ref, kind="access_token", at=START, reason="caller", endpoint="stable", outcome="failed",
         errcode=40164, rid="65f1-rid", duration_ms=12,
     )  # fmt: skip

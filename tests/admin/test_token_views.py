@@ -163,7 +163,7 @@ def test_reveal__shows_the_token_once_and_records_it(boss, account, weixin, capl
     assert value in page(response)
     assert "no-store" in response.headers["Cache-Control"]
     assert LogEntry.objects.get().get_change_message() == "Token revealed."
-    assert f"Token revealed: account={APPID} user=boss" in caplog.text
+    assert f"event=token_revealed user=boss account={APPID} " in caplog.text
     assert value not in caplog.text
     assert told(response) == []
     assert value not in str(response.cookies)

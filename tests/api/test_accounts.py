@@ -289,7 +289,7 @@ def test_internal_error__is_json_and_gives_nothing_away(caller, account, monkeyp
     monkeypatch.setattr(service, "current_entry", fail)
     response = caller.read()
     assert error(response) == (500, "internal_error")
-    assert "ValueError at /wechat/accounts/" in caplog.text
+    assert "/access_token cannot be answered: ValueError in " in caplog.text
     assert caller.key not in caplog.text + response.content.decode()
 
 

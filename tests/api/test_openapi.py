@@ -18,7 +18,9 @@ from wechat_token.exceptions import ErrorClass
 
 DOCS = Path(__file__).parents[2] / "docs" / "http-api.md"
 PROBLEMS = [problem for problem in vars(refusals).values() if isinstance(problem, Problem)]
-WEIXIN_ONLY = {refusals.INVALID_GRANT_TYPE, refusals.APPID_MISSING, refusals.SECRET_MISSING}
+WEIXIN_ONLY = {
+    refusals.INVALID_GRANT_TYPE, refusals.APPID_MISSING, refusals.SECRET_MISSING, refusals.SWITCHED_OFF,
+}  # fmt: skip
 
 
 @pytest.fixture(scope="module")

@@ -46,7 +46,7 @@ def inside(appid: str, lock: str, end: str = "roll back", calls: int = 1) -> dic
         answers = [ask(appid) for _ in range(calls)]
         transaction.set_rollback(end == "roll back")
     heals = wait_until(lambda: stored(appid), HEALS)
-    logged = wait_until(RefreshLog.objects.filter(account__appid=appid, outcome="renewed").exists, 2)
+    logged = wait_until(RefreshLog.objects.filter(ref=appid, outcome="renewed").exists, 2)
     return {"answers": answers, "heals": heals, "logged": logged is not None, "stored": stored(appid)}
 
 

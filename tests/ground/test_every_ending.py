@@ -63,7 +63,7 @@ def assert_recorded(account, heard):
     assert after.failures >= 1
     assert after.error_class
     assert after.lease_owner == ""
-    assert RefreshLog.objects.filter(account=account, outcome__in=["failed", "lost"]).exists()
+    assert RefreshLog.objects.filter(ref=account.ref, outcome__in=["failed", "lost"]).exists()
     assert until(lambda: [payload for signal, payload in heard if signal is signals.refresh_finished])
     assert status(APPID)["state"] != "refreshing"
 

@@ -590,7 +590,7 @@ MUTANTS = (
     schedule(
         "no guard below WeChat's daily limit",
         "test_schedule.py::test_decide__own_guard_is_below_wechats",
-        "calls_today(token, endpoint, now) >= calls_allowed(daily_limit, reason):",
+        "calls_today(token, endpoint, now) >= allowed:",
         "False:",
     ),
     refresh(

@@ -43,8 +43,10 @@ class Recorder(logging.Handler):
         family = record.name.partition(".")[0]
         if family == "django" and record.name.count("."):
             family = ".".join(record.name.split(".")[:2])
+        if record.name in ("wechat_token.security", "gunicorn.error"):
+            family = record.name
         self.lines[family].append(f"{self.format(record)}\n{vars(record)!r}")
-        if family == "wechat_token":
+        if family.startswith("wechat_token"):
             self.messages.add(str(record.msg))
         # Templates that ask for what is not there, of which the admin has many, are no failures.
         if record.exc_info and record.exc_info[1] is not None and record.name != "django.template":

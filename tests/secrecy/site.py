@@ -126,5 +126,7 @@ def through_a_server(application: Any, path: str) -> None:
     server.server_close()
     atoms = {"r": f"GET {path} HTTP/1.1", "q": path.partition("?")[2], "s": "200", "h": "127.0.0.1"}
     logging.getLogger("gunicorn.access").info('%(h)s "%(r)s" %(s)s %(q)s', atoms)
+    broken = f"Invalid HTTP request line: {f'GET {path} HTTP/1.1 x'!r}"
+    logging.getLogger("gunicorn.error").warning(f"Invalid request from ip=127.0.0.1: {broken}")  # noqa: G004  as it does
     line = ("127.0.0.1:5000", "GET", path, "1.1", 200)
     logging.getLogger("uvicorn.access").info('%s - "%s %s HTTP/%s" %d', *line)

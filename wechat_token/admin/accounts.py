@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, ClassVar
+from urllib.parse import urlencode
 
 from django.contrib import admin, messages
 from django.contrib.admin.options import IS_POPUP_VAR
@@ -14,7 +15,6 @@ from django.urls import NoReverseMatch, reverse
 from django.utils.decorators import method_decorator
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
-from django.utils.text import capfirst
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 from django.views.decorators.debug import sensitive_post_parameters
@@ -150,7 +150,7 @@ class AccountAdmin(TokenViews, _ModelAdmin):
         token = token or Token(account=account, kind=ACCESS_TOKEN)
         token.account = account
         log_url = self._log_url(request, account)
-        log = list(RefreshLog.objects.filter(account=account)[:LOG_ROWS]) if log_url else []
+        log = list(RefreshLog.objects.filter(ref=account.ref)[:LOG_ROWS]) if log_url else []
         return {
             **site_notices(),
             "panel": panel(token, log),
@@ -169,7 +169,7 @@ class AccountAdmin(TokenViews, _ModelAdmin):
             log = reverse(f"{self.admin_site.name}:wechat_token_refreshlog_changelist")
         except NoReverseMatch:
             return ""
-        return f"{log}?account__id__exact={account.pk}"
+        return f"{log}?{urlencode({'ref__exact': account.ref})}"
 
     # -- saving ------------------------------------------------------------------------------------
 
@@ -213,15 +213,6 @@ class AccountAdmin(TokenViews, _ModelAdmin):
             messages.info(request, text)
         return response
 
-    # -- deleting ----------------------------------------------------------------------------------
-
-    def get_deleted_objects(self, objs: Any, request: HttpRequest) -> Any:
-        """The log goes with its account: it asks for no permission of its own, and is counted, not listed."""
-        to_delete, counts, perms_needed, protected = super().get_deleted_objects(objs, request)
-        name = RefreshLog._meta.verbose_name
-        perms_needed.discard(name)
-        return _without(to_delete, f"{capfirst(name)}: "), counts, perms_needed, protected
-
 
 def _listed_token(account: Account) -> Token | None:
     tokens: list[Token] = getattr(account, "access_tokens", [])
@@ -230,8 +221,3 @@ def _listed_token(account: Account) -> Token | None:
 
 def _unfolding(summary: str, text: str) -> SafeString:
     return format_html('<details class="wt-problem"><summary>{}</summary>{}</details>', summary, text)
-
-
-def _without(tree: list[Any], prefix: str) -> list[Any]:
-    kept = [_without(item, prefix) if isinstance(item, list) else item for item in tree]
-    return [item for item in kept if item and not (isinstance(item, str) and item.startswith(prefix))]

@@ -1,7 +1,12 @@
-"""Client keys in the admin (S3): shown once when made, revoked by a confirmed POST, never shown again."""
+"""Client keys in the admin (S3): shown once when made, revoked by a confirmed POST, never shown again.
+
+Whoever makes or widens a key can read what it reads. So that takes the permission to read tokens in clear, and covers
+the accounts that this person sees in the list of accounts, no others (S9). A key that covers more they cannot edit.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from django.contrib import admin, messages
@@ -17,7 +22,8 @@ from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy, ngettext
 
 from .. import clock
-from ..client_keys import keys
+from ..client_keys import keys, scopes
+from ..client_keys.scopes import Scope
 from ..forms import ClientKeyForm
 from ..models import Account, ClientKey, KeyUsage
 from .lists import KeyStateFilter
@@ -51,7 +57,7 @@ class ClientKeyAdmin(_ModelAdmin):
     # -- the list ----------------------------------------------------------------------------------
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[ClientKey]:
-        first = Account.objects.only("appid").order_by("appid")[:ACCOUNTS_SHOWN]
+        first = self.seen_accounts(request).only("appid").order_by("appid")[:ACCOUNTS_SHOWN]
         return (
             super()
             .get_queryset(request)
@@ -59,6 +65,37 @@ class ClientKeyAdmin(_ModelAdmin):
             .annotate(account_count=Count("accounts"))
             .prefetch_related(Prefetch("accounts", queryset=first, to_attr="first_accounts"))
         )
+
+    # -- who may grant what ------------------------------------------------------------------------
+
+    def seen_accounts(self, request: HttpRequest) -> QuerySet[Account]:
+        """The accounts that this person sees in this admin."""
+        if self.admin_site.is_registered(Account):
+            account_admin = self.admin_site.get_model_admin(Account)
+            if account_admin.has_view_permission(request):
+                return account_admin.get_queryset(request)
+        return Account.objects.none()
+
+    def sees_every_account(self, request: HttpRequest) -> bool:
+        """Also those that are added later: the list of accounts is cut for this person by nothing."""
+        query = self.seen_accounts(request).query
+        return not (query.where or query.is_sliced or query.combinator)
+
+    def has_grant_permission(self, request: HttpRequest) -> bool:
+        """A key reads tokens for whoever made it."""
+        return request.user.has_perm("wechat_token.reveal_token")
+
+    def _may_edit(self, request: HttpRequest, key: ClientKey) -> bool:
+        if self.sees_every_account(request):
+            return True
+        unseen = key.accounts.exclude(pk__in=self.seen_accounts(request).values("pk"))
+        return not key.all_accounts and not unseen.exists()
+
+    def has_add_permission(self, request: HttpRequest) -> bool:
+        return super().has_add_permission(request) and self.has_grant_permission(request)
+
+    def has_delete_permission(self, request: HttpRequest, obj: ClientKey | None = None) -> bool:
+        return super().has_delete_permission(request, obj) and (obj is None or self._may_edit(request, obj))
 
     def lookup_allowed(self, lookup: str, value: str, request: HttpRequest) -> bool:
         return not lookup.startswith("digest") and super().lookup_allowed(lookup, value, request)
@@ -81,8 +118,9 @@ class ClientKeyAdmin(_ModelAdmin):
     def which_accounts(self, key: ClientKey) -> str:
         if key.all_accounts:
             return _("all")
-        shown = ", ".join(account.appid for account in key.first_accounts)  # type: ignore[attr-defined]  # prefetched
-        more = key.account_count - ACCOUNTS_SHOWN  # type: ignore[attr-defined]  # annotated
+        first = [account.appid for account in key.first_accounts]  # type: ignore[attr-defined]  # prefetched
+        shown = ", ".join(first)
+        more = key.account_count - len(first)  # type: ignore[attr-defined]  # annotated
         if more > 0:
             return ngettext("%(shown)s and %(more)d more", "%(shown)s and %(more)d more", more) % {
                 "shown": shown,
@@ -107,17 +145,34 @@ class ClientKeyAdmin(_ModelAdmin):
     # -- the form ----------------------------------------------------------------------------------
 
     def get_fieldsets(self, request: HttpRequest, obj: ClientKey | None = None) -> Any:
-        rights = ("name", "all_accounts", "accounts", "may_refresh", "networks", "expires_at")
+        editable = obj is None or self.has_change_permission(request, obj)
+        # Read-only, the field itself would name accounts that this person may not see.
+        accounts = ("all_accounts", "accounts") if editable else ("which_accounts",)
+        rights = ("name", *accounts, "may_refresh", "networks", "expires_at")
         if obj is None:
             return [(None, {"fields": rights})]
         return [(None, {"fields": rights}), (_("Key"), {"fields": RECORD})]
 
     def get_readonly_fields(self, request: HttpRequest, obj: ClientKey | None = None) -> tuple[str, ...]:
-        return RECORD if obj is not None else ()
+        return (*RECORD, "which_accounts") if obj is not None else ()
+
+    def get_form(self, request: HttpRequest, obj: ClientKey | None = None, change: bool = False, **kwargs: Any) -> Any:
+        # Of this request alone: Django makes the class anew each time.
+        form: Any = super().get_form(request, obj, change=change, **kwargs)
+        form.may_grant = self.has_grant_permission(request)
+        form.may_grant_all = self.sees_every_account(request)
+        return form
+
+    def formfield_for_manytomany(self, db_field: Any, request: HttpRequest, **kwargs: Any) -> Any:
+        if db_field.name == "accounts":
+            kwargs["queryset"] = self.seen_accounts(request)
+        return super().formfield_for_manytomany(db_field, request, **kwargs)
 
     def has_change_permission(self, request: HttpRequest, obj: ClientKey | None = None) -> bool:
         # A revoked key is a record: it stays as it was on the day.
-        return super().has_change_permission(request, obj) and (obj is None or obj.revoked_at is None)
+        return super().has_change_permission(request, obj) and (
+            obj is None or (obj.revoked_at is None and self._may_edit(request, obj))
+        )
 
     def render_change_form(self, request: HttpRequest, context: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
         key: ClientKey | None = kwargs.get("obj")
@@ -133,6 +188,20 @@ class ClientKeyAdmin(_ModelAdmin):
         forbidden = not all(self.has_delete_permission(request, key) for key in objs)
         return [str(key) for key in objs], counts, {self.opts.verbose_name} if forbidden else set(), []
 
+    def delete_model(self, request: HttpRequest, obj: ClientKey) -> None:
+        self._tell_revoked(request, [obj])
+        super().delete_model(request, obj)
+
+    def delete_queryset(self, request: HttpRequest, queryset: QuerySet[ClientKey]) -> None:
+        self._tell_revoked(request, queryset)
+        super().delete_queryset(request, queryset)
+
+    def _tell_revoked(self, request: HttpRequest, going: Iterable[ClientKey]) -> None:
+        """Said when the deletion is committed: to delete a key that lives is to revoke it."""
+        for key in going:
+            if key.revoked_at is None:
+                scopes.tell("key_revoked", key, by=request.user.get_username())
+
     # -- adding ------------------------------------------------------------------------------------
 
     def save_model(self, request: HttpRequest, obj: ClientKey, form: Any, change: bool) -> None:
@@ -140,6 +209,20 @@ class ClientKeyAdmin(_ModelAdmin):
             # On the request alone: unlike this object it lives for one answer, in one thread.
             request.wechat_token_key = keys.assign(obj)  # type: ignore[attr-defined]
         super().save_model(request, obj, form, change)
+
+    def save_related(self, request: HttpRequest, form: Any, formsets: Any, change: bool) -> None:
+        super().save_related(request, form, formsets, change)
+        key, who = form.instance, request.user.get_username()
+        scope = Scope.of(key)
+        if not change:
+            scopes.tell("key_made", key, by=who, scope=scope)
+        elif scope.widens(form.former):
+            scopes.tell("key_widened", key, by=who, scope=scope)
+
+    def construct_change_message(self, request: HttpRequest, form: Any, formsets: Any, add: bool = False) -> str:  # type: ignore[override]  # Django takes a string as well, as log_change() does
+        """The record names the scope, whole, as it is from now on."""
+        scope = Scope.of(form.instance)
+        return _("Made. %s") % scope if add else _("Changed. %s") % scope
 
     def response_add(self, request: HttpRequest, obj: ClientKey, post_url_continue: str | None = None) -> HttpResponse:
         """The one page that shows the key. Not a message: those travel in a cookie."""
@@ -174,6 +257,7 @@ class ClientKeyAdmin(_ModelAdmin):
             key.revoked_at = clock.now()
             key.save(update_fields=["revoked_at"])
             self.log_change(request, key, _("Revoked."))
+            scopes.tell("key_revoked", key, by=request.user.get_username())
         text = ngettext("%d client key was revoked.", "%d client keys were revoked.", len(live))
         self.message_user(request, text % len(live), messages.SUCCESS)
         return None

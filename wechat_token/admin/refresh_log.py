@@ -27,7 +27,7 @@ ACCOUNTS_SEARCHED = 100
 @admin.register(RefreshLog)
 class RefreshLogAdmin(_ModelAdmin):
     list_display = (
-        "time", "appid", "result", "meaning", "why", "client", "endpoint", "rid", "duration_ms",
+        "time", "ref", "result", "meaning", "why", "client", "endpoint", "rid", "duration_ms",
     )  # fmt: skip
     list_filter = ("outcome", ReasonFilter, "at")
     list_per_page = 100
@@ -41,7 +41,7 @@ class RefreshLogAdmin(_ModelAdmin):
     show_full_result_count = False
     sortable_by = ("time",)
     fields = (
-        "time", "account", "kind", "why", "client", "endpoint", "result", "errcode", "meaning", "error",
+        "time", "ref", "kind", "why", "client", "endpoint", "result", "errcode", "meaning", "error",
         "rid", "duration_ms", "version",
     )  # fmt: skip
 
@@ -57,28 +57,27 @@ class RefreshLogAdmin(_ModelAdmin):
     def has_delete_permission(self, request: HttpRequest, obj: RefreshLog | None = None) -> bool:
         return False
 
-    def get_queryset(self, request: HttpRequest) -> QuerySet[RefreshLog]:
-        return super().get_queryset(request).select_related("account").defer("account__secret")
+    def lookup_allowed(self, lookup: str, value: str, request: HttpRequest) -> bool:
+        return lookup == "ref__exact" or super().lookup_allowed(lookup, value, request)
 
     def get_search_results(
         self, request: HttpRequest, queryset: QuerySet[Any], search_term: str
     ) -> tuple[QuerySet[Any], bool]:
-        """By account first, which an index answers; only what is no account is looked for as a rid."""
+        """By account first, which an index answers; what is no account may be a deleted one's AppID, or a rid."""
         term = search_term.strip()
         if not term:
             return queryset, False
         named = Account.objects.filter(Q(appid__icontains=term) | Q(name__icontains=term))
-        accounts = list(named.values_list("pk", flat=True)[:ACCOUNTS_SEARCHED])
-        return queryset.filter(account__in=accounts) if accounts else queryset.filter(rid=term), False
+        refs = list(named.values_list("ref", flat=True)[:ACCOUNTS_SEARCHED])
+        deleted = queryset.filter(ref=term)
+        if not refs and not deleted.exists():
+            return queryset.filter(rid=term), False
+        return queryset.filter(ref__in=[*refs, term]), False
 
     @admin.display(description=_("time"), ordering="at")
     def time(self, entry: RefreshLog) -> SafeString:
         at = localtime(entry.at).strftime("%Y-%m-%d %H:%M:%S")  # to the second, for comparing with other logs
         return format_html('<span class="wt-nowrap">{}</span>', at)
-
-    @admin.display(description=_("AppID"))
-    def appid(self, entry: RefreshLog) -> str:
-        return entry.account.appid
 
     @admin.display(description=_("reason"))
     def why(self, entry: RefreshLog) -> str:

@@ -22,6 +22,8 @@ from django.utils.translation import gettext_lazy, ngettext
 from django.views.decorators.http import require_POST
 
 from .. import clock
+from ..client_keys import reads
+from ..client_keys.networks import client_address
 from ..conf import get_settings
 from ..engine import Crowded, NotYet, Reason, refresh_each, refresh_now, schedule
 from ..exceptions import EncryptionKeyError, WeChatTokenError
@@ -136,7 +138,10 @@ class TokenViews(_ModelAdmin):
             self.message_user(request, text, messages.ERROR)
             return HttpResponseRedirect(self.url(request, "change", account.pk))
         self.log_change(request, account, _("Token revealed."))
-        logger.warning("Token revealed: account=%s user=%s", account.appid, request.user.get_username())
+        reads.revealed(
+            token.value, user=request.user.get_username(), ref=account.ref, kind=token.kind, version=token.version,
+            address=str(client_address(request, get_settings().trusted_proxies) or ""),
+        )  # fmt: skip
         now = clock.now()
         request.current_app = self.admin_site.name
         context: dict[str, Any] = {

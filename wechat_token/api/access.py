@@ -7,24 +7,52 @@ up by them.
 
 from __future__ import annotations
 
+import enum
 import logging
-from typing import Final
+from typing import Final, NamedTuple
 
 from django.http import HttpRequest
 from django.views.decorators.debug import sensitive_variables
 
-from .. import clock, process
+from .. import clock, process, security
 from ..client_keys import keyring, keys, usage
 from ..client_keys.keyring import Grant
 from ..client_keys.networks import Address, client_address, neighbourhood
-from ..client_keys.throttle import Throttle
+from ..client_keys.usage import Asked
 from ..conf import get_settings
 from ..redaction import Secret
+from ..throttle import Throttle
 from .refusals import INVALID_KEY, TOO_MANY_FAILURES, Refusal
 
 logger = logging.getLogger("wechat_token.access")
 
+
+class Way(enum.Enum):
+    """How a key is presented: the REST calls have it in a header, WeChat's dialect in the URL or the body."""
+
+    HEADER = enum.auto()
+    URL = enum.auto()
+    BODY = enum.auto()
+
+
+class Asker(NamedTuple):
+    """A valid key, and from where and how it was presented."""
+
+    grant: Grant
+    address: Address | None
+    way: Way
+
+    def tally(self, appid: str, asked: Asked) -> None:
+        """Count a request, under the account if it is one of this key's."""
+        if self.way is Way.URL:
+            asked = asked._replace(by_url=1)
+        elif self.way is Way.BODY:
+            asked = asked._replace(by_body=1)
+        usage.count(self.grant.key_id, appid, asked)
+
+
 NO_KEY: Final = Secret("")
+READ, COMPLAINED, REFUSED = Asked(reads=1), Asked(complaints=1), Asked(refusals=1)
 
 _failures: Throttle
 process.keep(globals(), _failures=Throttle)
@@ -37,16 +65,20 @@ def bearer(request: HttpRequest) -> Secret:
     return Secret(credentials.strip()) if scheme.lower() == "bearer" else NO_KEY
 
 
-def authenticate(request: HttpRequest, presented: Secret) -> Grant:
-    """The grant of the presented key. Raises ``Refusal``: 401, or 429 for an address that keeps failing."""
+def authenticate(request: HttpRequest, presented: Secret, way: Way = Way.HEADER) -> Asker:
+    """Who presents this key. Raises ``Refusal``: 401, or 429 for an address that keeps failing."""
     address = client_address(request, get_settings().trusted_proxies)
     grant = keyring.find(presented.reveal())
     if grant is None:
         raise _failed(address, _described(presented), guess=bool(presented))
+    asker = Asker(grant, address, way)
     if not grant.admits(address):
-        usage.count(grant.key_id, "", refusals=1)
+        asker.tally("", REFUSED)
+        security.event(
+            "key_refused", key=grant.prefix, name=grant.name, address=address, key_fingerprint=grant.fingerprint
+        )
         raise _failed(address, f"{grant.prefix}… ({grant.name}), outside its networks")
-    return grant
+    return asker
 
 
 def _failed(address: Address | None, what: str, *, guess: bool = True) -> Refusal:

@@ -23,19 +23,19 @@ MAX_TOKEN_LENGTH: Final = 2048
 @endpoint("GET", "HEAD", refuse=refuse_in_json, wrong_method=METHOD_NOT_ALLOWED)
 @sensitive_variables()
 def access_token(request: HttpRequest, appid: str) -> HttpResponse:
-    grant = authenticate(request, bearer(request))
-    return JsonResponse(_described(service.read(grant, appid)))
+    asker = authenticate(request, bearer(request))
+    return JsonResponse(_described(service.read(asker, appid)))
 
 
 @endpoint("POST", refuse=refuse_in_json, wrong_method=METHOD_NOT_ALLOWED)
 @sensitive_variables()
 def refresh(request: HttpRequest, appid: str) -> HttpResponse:
     """A complaint. ``refreshed``: the token in the answer is another one than ``stale_token``."""
-    grant = authenticate(request, bearer(request))
+    asker = authenticate(request, bearer(request))
     if request.content_type != "application/json":
         raise Refusal(UNSUPPORTED_MEDIA_TYPE)
     stale = _stale_token(read_object(request))
-    entry = service.complain(grant, appid, stale)
+    entry = service.complain(asker, appid, stale)
     return JsonResponse({**_described(entry), "refreshed": Secret(entry.value) != stale})
 
 

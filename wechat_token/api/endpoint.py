@@ -16,10 +16,15 @@ from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.views.decorators.csrf import csrf_exempt
 from django.views.decorators.debug import sensitive_variables
 
+from .. import clock, process
 from ..exceptions import WeChatTokenError
+from ..throttle import Throttle
 from .refusals import INTERNAL_ERROR, SERVICE_UNAVAILABLE, Problem, Refusal, refusal_of
 
 logger = logging.getLogger("wechat_token.access")
+
+_failures: Throttle
+process.keep(globals(), _failures=Throttle)
 
 View = Callable[..., HttpResponse]
 Refuse = Callable[[Refusal], HttpResponse]
@@ -79,14 +84,24 @@ def _finished(response: HttpResponse) -> HttpResponse:
 def _refusal(exc: Exception, request: HttpRequest) -> Refusal:
     refusal = refusal_of(exc)
     if refusal is None:
-        # Source lines only: the text of somebody else's exception may hold anything (S2).
-        where = "".join(traceback.format_tb(exc.__traceback__))
-        logger.error("%s at %s\n%s", type(exc).__name__, request.path, where)
+        # Places only: the text of somebody else's exception may hold anything (S2).
+        frames = traceback.extract_tb(exc.__traceback__)
+        where = " > ".join(f"{frame.filename}:{frame.lineno} {frame.name}" for frame in frames)
+        _log_failure(exc, request, f"{type(exc).__name__} in {where}")
         return Refusal(INTERNAL_ERROR)
     if refusal.problem is SERVICE_UNAVAILABLE:
-        what = str(exc) if isinstance(exc, WeChatTokenError) else type(exc).__name__
-        logger.error("%s cannot be answered: %s", request.path, what)
+        _log_failure(exc, request, str(exc) if isinstance(exc, WeChatTokenError) else type(exc).__name__)
     return refusal
+
+
+def _log_failure(exc: Exception, request: HttpRequest, what: str) -> None:
+    """Once a minute for each sort of failure: while the database is down, anybody's request fails."""
+    count = _failures.hit(type(exc).__name__, clock.monotonic())
+    if count.number == 1:
+        logger.error(
+            "%s cannot be answered: %s. Failures of this sort in the minute before: %d.",
+            request.path, what, count.before,
+        )  # fmt: skip
 
 
 def _free(view: View) -> View:

@@ -58,7 +58,7 @@ def health(request: HttpRequest) -> HttpResponse:
     if "HTTP_AUTHORIZATION" not in request.META:
         look = _look(None, partial(_see, _tokens(), listed=0))
         return _answer(look, {"status": look.status})
-    grant = authenticate(request, bearer(request))
+    grant = authenticate(request, bearer(request)).grant
     tokens = _tokens()
     if grant.appids is not None:
         tokens = tokens.filter(account__client_keys=grant.key_id)

@@ -79,6 +79,7 @@ INVALID_STALE_TOKEN = Problem(
 # In WeChat's dialect only.
 POST_REQUIRED = Problem("method_not_allowed", 405, METHOD_NOT_ALLOWED.message, 43002, "require POST method")
 EMPTY_BODY = Problem("invalid_json", 400, INVALID_JSON.message, 44002, "empty post data")
+SWITCHED_OFF = Problem("switched_off", 404, "", 40066, "invalid url: this call is switched off here")
 INVALID_GRANT_TYPE = Problem("invalid_grant_type", 400, "", 40002, "invalid grant_type")
 APPID_MISSING = Problem("appid_missing", 400, "", 41002, "appid missing")
 SECRET_MISSING = Problem("secret_missing", 400, "", 41004, "appsecret missing")

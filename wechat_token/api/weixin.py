@@ -13,11 +13,11 @@ from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.views.decorators.debug import sensitive_variables
 
 from .. import clock
-from ..client_keys.keyring import Grant
+from ..conf import get_settings
 from ..engine import Entry
 from ..redaction import Secret
 from . import service
-from .access import authenticate
+from .access import Asker, Way, authenticate
 from .bodies import read_object
 from .endpoint import endpoint, set_retry_after
 from .refusals import (
@@ -27,6 +27,7 @@ from .refusals import (
     METHOD_NOT_ALLOWED,
     POST_REQUIRED,
     SECRET_MISSING,
+    SWITCHED_OFF,
     Refusal,
 )
 
@@ -48,8 +49,10 @@ def refuse(refusal: Refusal) -> HttpResponse:
 @sensitive_variables()
 def token(request: HttpRequest) -> HttpResponse:
     """``GET cgi-bin/token``: the current token; unlike WeChat's own, this call displaces nothing."""
-    grant, appid = _admitted(request, request.GET)
-    return _answer(service.read(grant, appid))
+    if get_settings().wechat_dialect != "on":
+        raise Refusal(SWITCHED_OFF)
+    asker, appid = _admitted(request, request.GET, Way.URL)
+    return _answer(service.read(asker, appid))
 
 
 @endpoint("POST", refuse=refuse, wrong_method=POST_REQUIRED)
@@ -58,16 +61,18 @@ def stable_token(request: HttpRequest) -> HttpResponse:
     """``POST cgi-bin/stable_token``; ``force_refresh: true`` is a complaint about the current token (R8,
     R9).
     """
+    if get_settings().wechat_dialect == "off":
+        raise Refusal(SWITCHED_OFF)
     body = read_object(request)  # whatever its Content-Type: SDKs differ, and WeChat does not look either
     force_refresh = body.get("force_refresh") or False
     if not isinstance(force_refresh, bool):
         raise Refusal(INVALID_JSON)
-    grant, appid = _admitted(request, body)
-    return _answer(service.complain(grant, appid, None) if force_refresh else service.read(grant, appid))
+    asker, appid = _admitted(request, body, Way.BODY)
+    return _answer(service.complain(asker, appid, None) if force_refresh else service.read(asker, appid))
 
 
 @sensitive_variables()
-def _admitted(request: HttpRequest, parameters: Mapping[str, Any]) -> tuple[Grant, str]:
+def _admitted(request: HttpRequest, parameters: Mapping[str, Any], way: Way) -> tuple[Asker, str]:
     grant_type, appid, secret = (parameters.get(name) or "" for name in ("grant_type", "appid", "secret"))
     if not (isinstance(appid, str) and isinstance(secret, str)):
         raise Refusal(INVALID_JSON)
@@ -77,7 +82,7 @@ def _admitted(request: HttpRequest, parameters: Mapping[str, Any]) -> tuple[Gran
         raise Refusal(APPID_MISSING)
     if not secret:
         raise Refusal(SECRET_MISSING)
-    return authenticate(request, Secret(secret)), appid
+    return authenticate(request, Secret(secret), way), appid
 
 
 def _answer(entry: Entry) -> HttpResponse:

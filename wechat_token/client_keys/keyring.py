@@ -15,22 +15,24 @@ import re
 import threading
 from collections import defaultdict
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, Final
 
 from django.db import Error as AnyDatabaseError
 from django.db import transaction
-from django.db.models import Count, Sum
+from django.db.models import Count, Max, Sum
 from django.db.models.signals import m2m_changed, post_delete, post_save, pre_delete
 from django.views.decorators.debug import sensitive_variables
 
 from .. import clock, process
-from ..engine import alias, aside, in_test_case, read
+from ..engine import alias, aside, fingerprint, in_test_case, read, server_clock
 from ..exceptions import WeChatTokenError
 from ..models import Account, ClientKey
+from ..redaction import Secret
 from . import keys
-from .networks import Address, Network, parse_networks
+from .networks import Address, Network, networks_of
 
 logger = logging.getLogger("wechat_token.access")
 
@@ -63,6 +65,7 @@ class Grant:
     may_refresh: bool
     networks: tuple[Network, ...] | None
     expires_at: dt.datetime | None
+    fingerprint: str = ""  # for the security log; '' where it cannot be made
 
     def covers(self, appid: str) -> bool:
         if self.appids is not None:
@@ -180,13 +183,30 @@ def _fresh_until() -> float:
 
 
 def _version() -> Version:
-    row = read(lambda: ClientKey.objects.aggregate(n=Count("pk"), revoked=Count("revoked_at"), stamps=Sum("stamp")))
+    return read(_read_version)
+
+
+def _read_version() -> Version:
+    sums: dict[str, Any] = {"n": Count("pk"), "revoked": Count("revoked_at"), "stamps": Sum("stamp")}
+    time = server_clock()
+    if time is not None:  # the keys' ends are in its time, and this process may read nothing else of the database
+        sums["time"] = Max(time)
+    before = clock.wall()
+    row = ClientKey.objects.aggregate(**sums)
+    if row.get("time") is not None:
+        clock.compare(dt.datetime.fromtimestamp(row["time"], dt.UTC), before, clock.wall())
     return row["n"], row["revoked"], row["stamps"] or 0
 
 
 def _load(version: Version) -> _Table:
     """Read the keys; ``version`` was read before, so that the next check notices a change in between."""
-    return _Table(read(_read_grants), version, _fresh_until())
+    return _Table(_fingerprinted(read(_read_grants)), version, _fresh_until())
+
+
+def _fingerprinted(grants: dict[str, Grant]) -> dict[str, Grant]:
+    with suppress(AnyDatabaseError, WeChatTokenError):
+        return {digest: replace(grant, fingerprint=fingerprint(Secret(digest))) for digest, grant in grants.items()}
+    return grants
 
 
 def _read_grants() -> dict[str, Grant]:
@@ -210,14 +230,10 @@ def _read_grants() -> dict[str, Grant]:
 
 
 def _networks(key: ClientKey) -> tuple[Network, ...] | None:
-    if not key.networks.strip():
-        return None
-    try:
-        return parse_networks(key.networks)
-    except ValueError:
-        # Written past the form. A restriction that cannot be read admits nobody.
-        logger.error("The networks of client key %s cannot be read; it is refused everywhere.", key.prefix)  # noqa: TRY400  the text of the error adds nothing
-        return ()
+    networks = networks_of(key.networks)
+    if networks == ():
+        logger.error("The networks of client key %s cannot be read; it is refused everywhere.", key.prefix)
+    return networks
 
 
 # -- changes ---------------------------------------------------------------------------------------

@@ -24,7 +24,9 @@ from django.views.decorators.debug import sensitive_variables
 from ..engine import alias
 from ..models import Account, ClientKey
 from ..redaction import Secret
+from . import scopes
 from .networks import validate_networks
+from .scopes import Scope
 
 MARK: Final = "wxt_"
 RANDOM_LENGTH: Final = 32
@@ -44,10 +46,11 @@ def make_key(
     may_refresh: bool = False,
     networks: str = "",
     expires_at: dt.datetime | None = None,
+    by: str = "",
 ) -> tuple[ClientKey, Secret]:
     """Store a new key and return it with its text, which can never be read again: show it once.
 
-    Raises ``ValidationError`` for a name or networks that cannot be stored.
+    ``by``: who makes it, for the security log. Raises ``ValidationError`` for a name or networks that cannot be stored.
     """
     key = ClientKey(name=name, all_accounts=all_accounts, may_refresh=may_refresh)
     key.networks, key.expires_at = networks, expires_at
@@ -60,6 +63,7 @@ def make_key(
     with transaction.atomic(using=alias()):
         key.save()
         key.accounts.set(accounts)
+        scopes.tell("key_made", key, by=by, scope=Scope.of(key))
     return key, plain
 
 

@@ -25,6 +25,16 @@ def parse_networks(text: str) -> tuple[Network, ...]:
     return tuple(ipaddress.ip_network(part) for part in _BETWEEN.split(text.strip()) if part)
 
 
+def networks_of(text: str) -> tuple[Network, ...] | None:
+    """None: no restriction. One that cannot be read, because it was written past the form, admits nobody: ()."""
+    if not text.strip():
+        return None
+    try:
+        return parse_networks(text)
+    except ValueError:
+        return ()
+
+
 def validate_networks(text: str) -> None:
     """Raises ``ValidationError`` with an error for each part that :func:`parse_networks` cannot take."""
     errors = [

@@ -8,18 +8,20 @@ from __future__ import annotations
 
 import datetime as dt
 import logging
+import operator
 import threading
 from collections.abc import Iterable
 from typing import Final, NamedTuple
 
 from django.db import Error as AnyDatabaseError
 from django.db import IntegrityError, transaction
-from django.db.models import F, Q
+from django.db.models import F, Q, Sum
 
 from .. import clock, process
 from ..conf import get_settings
 from ..engine import alias, aside, in_test_case, private, schedule
 from ..models import ClientKey, KeyUsage
+from . import reads as token_reads
 
 logger = logging.getLogger("wechat_token.access")
 
@@ -36,12 +38,16 @@ class Row(NamedTuple):
 
 
 class Asked(NamedTuple):
+    """``by_url``, ``by_body``: of all of these, how many came in WeChat's dialect, by where the key was."""
+
     reads: int = 0
     complaints: int = 0
     refusals: int = 0
+    by_url: int = 0
+    by_body: int = 0
 
     def plus(self, other: Asked) -> Asked:
-        return Asked(*map(sum, zip(self, other, strict=True)))
+        return Asked(*map(operator.add, self, other))
 
 
 # A forked child counts nothing again: its parent goes on for itself.
@@ -53,12 +59,13 @@ _pruned: str  # the day on which this process last pruned
 process.keep(globals(), _lock=threading.Lock, _asked=dict, _last_used=dict, _next_flush=float, _pruned=str)
 
 
-def count(key_id: int, appid: str, *, reads: int = 0, complaints: int = 0, refusals: int = 0) -> None:
+def count(key_id: int, appid: str, asked: Asked) -> None:
     """Count one request of a key. ``appid`` must be '' unless the key may use that account."""
     now = clock.now()
     row = Row(schedule.beijing_day(now), key_id, appid)
     with _lock:
-        _asked[row] = _asked.get(row, Asked()).plus(Asked(reads, complaints, refusals))
+        former = _asked.get(row)
+        _asked[row] = asked if former is None else former.plus(asked)
         _last_used[key_id] = now
     flush_if_due()
 
@@ -76,6 +83,7 @@ def flush_if_due() -> None:
 def flush() -> None:
     """Write down what was counted. What the database does not take is kept for the next time."""
     global _asked, _last_used, _pruned
+    token_reads.flush()
     with _lock:
         asked, _asked = _asked, {}
         last_used, _last_used = _last_used, {}
@@ -132,6 +140,14 @@ def _write_last_used(last_used: dict[int, dt.datetime]) -> None:
 
 def _prune(today: dt.date) -> None:
     KeyUsage.objects.filter(day__lt=today - dt.timedelta(days=get_settings().log_days)).delete()
+
+
+def used_since(since: dt.date) -> tuple[int, int, int]:
+    """Requests since that day: all of them, those in WeChat's dialect with the key in the URL, and in the body."""
+    names = ("reads", "complaints", "refusals", "by_url", "by_body")
+    sums = KeyUsage.objects.filter(day__gte=since).aggregate(**{name: Sum(name) for name in names})
+    reads, complaints, refusals, by_url, by_body = (sums[name] or 0 for name in names)
+    return reads + complaints + refusals, by_url, by_body
 
 
 def _put_back(asked: dict[Row, Asked], last_used: dict[int, dt.datetime]) -> None:

@@ -24,14 +24,16 @@ from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy, ngettext
 
 from .. import beat, checks, clock, conf, encryption
+from ..client_keys import usage
 from ..conf import get_settings
-from ..engine import TOLERATED_SKEW, look_remote, schedule
+from ..engine import TOLERATED_SKEW, look_remote, renew_fingerprint_key, schedule
 from ..engine import alias as database_alias
-from ..exceptions import TokenUnavailable, UpstreamError, WeChatTokenError
-from ..models import ACCESS_TOKEN, Account, Token
+from ..exceptions import EncryptionKeyError, TokenUnavailable, UpstreamError, WeChatTokenError
+from ..models import ACCESS_TOKEN, Account, KeyUsage, Site, Token
 from ..platforms import transport
 from . import hosts, odd_rows, overview, rotation, states
 
+DIALECT_WATCHED = dt.timedelta(days=7)  # of use on record before we say that nobody uses something
 SLOWEST_TICK = 60.0  # seconds between ticks; the stable endpoint leaves two minutes for a renewal
 
 
@@ -69,12 +71,13 @@ def examine(*, fix: bool = False) -> Findings:
     yield from _guarded(_("WeChat"), examine_wechat)
     if any(finding.level is Level.PROBLEM for finding in database):
         return
-    yield from _guarded(_("site"), examine_site)
+    yield from _guarded(_("site"), partial(examine_site, fix=fix))
     yield from _guarded(_("encryption"), examine_encryption)
     yield from _guarded(_("hosts"), examine_hosts)
     yield from _guarded(_("beat"), examine_beat)
     yield from _guarded(_("rows"), partial(examine_rows, fix=fix))
     yield from _guarded(_("accounts"), examine_accounts)
+    yield from _guarded(_("HTTP service"), examine_dialect)
 
 
 def _guarded(subject: str, examination: Callable[[], Findings]) -> Findings:
@@ -215,8 +218,22 @@ def examine_remote() -> Findings:
 # -- site and hosts ----------------------------------------------------------------------------------
 
 
-def examine_site() -> Findings:
-    """Whether the database is a copy, which its cache entries are kept apart for (R32)."""
+def examine_site(*, fix: bool) -> Findings:
+    """Whether the database is a copy, which its cache entries are kept apart for (R32); whether reads are traced."""
+    try:
+        for site in Site.objects.all():
+            site.fingerprint_key.reveal()
+    except EncryptionKeyError:
+        if fix:
+            renew_fingerprint_key()
+            yield Finding(Level.OK, _("site"), _("Tokens can be traced again, from now on."))
+        else:
+            yield Finding(
+                Level.PROBLEM, _("site"),
+                _("The key that tokens are traced with cannot be read, so nobody's reads are recorded."),
+                _("Put the encryption key back, or run manage.py wechat_token doctor --fix for a new one: then earlier "
+                  "reads cannot be traced."),
+            )  # fmt: skip
     if checks.database_is_copy():
         yield Finding(
             Level.WARNING, _("site"), _("This database is a copy of another site's, or has been moved."),
@@ -330,6 +347,26 @@ def _examine_overdue(now: dt.datetime) -> Findings:
         Level.PROBLEM, _("worker"),
         text % {"count": count, "time": states.duration((now - oldest).total_seconds())},
         _("Start: celery -A PROJECT worker, and beat. At once, without them: manage.py wechat_token refresh."),
+    )  # fmt: skip
+
+
+# -- the HTTP service -------------------------------------------------------------------------------
+
+
+def examine_dialect() -> Findings:
+    """Whether ``GET cgi-bin/token``, which has a client key in its URL, is open although nobody uses it."""
+    dialect, today = get_settings().wechat_dialect, clock.now().date()
+    if dialect == "off" or not KeyUsage.objects.filter(day__lte=today - DIALECT_WATCHED).exists():
+        return  # nothing to switch off, or not watched for long enough
+    requests, by_url, by_body = usage.used_since(today - dt.timedelta(days=get_settings().log_days))
+    if by_url or (by_body and dialect == "stable"):
+        return
+    unused, better = (_("GET cgi-bin/token"), "stable") if by_body else (_("WeChat's dialect"), "off")
+    yield Finding(
+        Level.WARNING, _("HTTP service"),
+        _("Nobody uses %(what)s: none of %(count)d requests of the last %(days)d days.")
+        % {"what": unused, "count": requests, "days": get_settings().log_days},
+        _("Switch it off: WECHAT_TOKEN['WECHAT_DIALECT'] = %(value)r") % {"value": better},
     )  # fmt: skip
 
 

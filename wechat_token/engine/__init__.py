@@ -20,11 +20,11 @@ from .accounts import find_token, resolve
 from .attempt import TOLERATED_SKEW
 from .batch import drain, refresh_each
 from .connections import alias, in_place, in_test_case, patiently, private, read
-from .ground import Crowded, Key, NotYet, aside, settle
+from .ground import Crowded, Key, NotYet, aside, lane, settle
 from .lifecycle import connect
 from .refresh import Outcome, Status, refresh_now
 from .remote import look as look_remote
-from .rows import write
+from .rows import server_clock, write
 from .schedule import Fields, Reason
 from .served import Entry, clear_memory, forget, isolated, publish
 from .serving import (
@@ -37,7 +37,7 @@ from .serving import (
     get_access_token,
     refresh_access_token,
 )
-from .site import identity
+from .site import fingerprint, identity, renew_fingerprint_key
 from .site import settle as settle_site
 
 __all__ = [
@@ -62,12 +62,14 @@ __all__ = [
     "current_entry",
     "drain",
     "find_token",
+    "fingerprint",
     "forget",
     "get_access_token",
     "identity",
     "in_place",
     "in_test_case",
     "isolated",
+    "lane",
     "look_remote",
     "patiently",
     "private",
@@ -76,8 +78,10 @@ __all__ = [
     "refresh_access_token",
     "refresh_each",
     "refresh_now",
+    "renew_fingerprint_key",
     "resolve",
     "schedule",
+    "server_clock",
     "settle",
     "settle_site",
     "write",

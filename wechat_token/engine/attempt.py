@@ -358,7 +358,7 @@ class Attempt:
     def log(self, flight: Flight, outcome: str, *, endpoint: str, failure: UpstreamError | None = None) -> None:
         """One row for every refresh (R15), written last and on its own: it may fail, the token may not."""
         entry = RefreshLog(
-            account=self.token.account,
+            ref=self.ref,
             kind=self.token.kind,
             at=clock.now(),
             reason=self.reason.value,

@@ -35,16 +35,23 @@ def find(key: Key) -> Token | None:
     """The row with its account, read from the primary (R34); the database's clock is read along with it."""
     ref, kind = key
     tokens = Token.objects.using(alias()).select_related("account").filter(account__ref=ref, kind=kind)
-    told = _SERVER_CLOCKS.get(connections[alias()].vendor)
-    if told is None:  # no server with a clock of its own
+    time = server_clock()
+    if time is None:
         return tokens.first()
     before = clock.wall()
-    asked = RawSQL(told, [], output_field=FloatField())  # noqa: S611  one of the constants below
-    token = tokens.annotate(server_clock=asked).first()
+    token = tokens.annotate(server_clock=time).first()
     if token is not None:
         seconds: float = token.server_clock  # type: ignore[attr-defined]  # annotated
         clock.compare(dt.datetime.fromtimestamp(seconds, dt.UTC), before, clock.wall())
     return token
+
+
+def server_clock() -> RawSQL | None:
+    """What a query tells the database's clock by, in seconds since 1970; None where no server has one of its own."""
+    told = _SERVER_CLOCKS.get(connections[alias()].vendor)
+    if told is None:
+        return None
+    return RawSQL(told, [], output_field=FloatField())  # noqa: S611  one of the constants below
 
 
 # Seconds since 1970, which mean the same in every time zone a session may have: MySQL's NOW() does not.

@@ -161,16 +161,20 @@ def decide(
     """What a refresh for ``reason`` is to do with this row now. Complaints have further rules of their own."""
     if lease_is_live(token, now, lease):
         return Decision(Action.BUSY, token.lease_until)
+    allowed, until = calls_allowed(daily_limit, reason), next_beijing_midnight(now)
     if is_outdated(token) and reason is not Reason.COMPLAINT:
-        pass
+        end = usable_until(token, overlap)
+        if end is not None and now < end - seconds(overlap):
+            # Nothing but the edit asks for it, and edits are made by hand: the reserve is for the token's end (R33).
+            allowed, until = calls_allowed(daily_limit, Reason.ADMIN), min(until, end - seconds(overlap))
     elif reason.by_hand:
         if token.sent_at is not None and token.sent_at <= now < token.sent_at + seconds(MANUAL_GAP):
             return Decision(Action.NOT_DUE, token.sent_at + seconds(MANUAL_GAP))
     elif reason is not Reason.COMPLAINT and _may_wait(token, now, overlap):
         return Decision(Action.NOT_DUE, token.due_at)
     # A complaint asks WeChat about the token first, which costs none of these calls.
-    if reason is not Reason.COMPLAINT and calls_today(token, endpoint, now) >= calls_allowed(daily_limit, reason):
-        return Decision(Action.LIMITED, next_beijing_midnight(now))
+    if reason is not Reason.COMPLAINT and calls_today(token, endpoint, now) >= allowed:
+        return Decision(Action.LIMITED, until)
     return Decision(Action.FETCH)
 
 

@@ -8,8 +8,10 @@ its own in the cache, until somebody says whether it is a new site or the old on
 from __future__ import annotations
 
 import hashlib
+import hmac
 import json
 import os
+import secrets
 import uuid
 from contextlib import suppress
 from dataclasses import dataclass
@@ -19,11 +21,12 @@ from django.core.cache.backends.base import BaseCache
 from django.db import Error as AnyDatabaseError
 from django.db import IntegrityError, connections
 
-from .. import clock, process
+from .. import clock, encryption, process
 from ..conf import get_settings
-from ..encryption import Place, decrypt, encrypt
+from ..encryption import Place, StoredSecret, decrypt, encrypt
 from ..exceptions import EncryptionKeyError
 from ..models import Site
+from ..redaction import Secret
 from . import ground
 from .connections import NotHere, alias, in_place, private, read
 
@@ -47,7 +50,8 @@ class Identity:
 
 
 _known: tuple[float, Identity] | None  # trusted until (monotonic)
-process.keep(globals(), _known=lambda: None)
+_fingerprint_key: tuple[float, Secret] | None  # likewise
+process.keep(globals(), _known=lambda: None, _fingerprint_key=lambda: None)
 
 
 def namespace(cache: BaseCache) -> str:
@@ -128,6 +132,52 @@ def settle(*, as_new: bool) -> Identity:
         row.save(using=using)
         _known = None
     return identity()
+
+
+# -- fingerprints ----------------------------------------------------------------------------------
+
+
+def fingerprint(secret: Secret) -> str:
+    """By what a token or key is named where it must not be shown: 128 bits of its HMAC under the site's own key.
+
+    The same at every host and after every rotation of keys; worthless without the database *and* its encryption key.
+    Raises ``EncryptionKeyError``, ``ConfigurationError`` and database errors. Asks the database once a minute.
+    """
+    key = _key_of_fingerprints()
+    # Unwrapped in this line alone (S2).
+    mark = hmac.new(key.reveal().encode(), secret.reveal().encode(errors="surrogatepass"), hashlib.sha256)
+    return mark.hexdigest()[:32]
+
+
+def renew_fingerprint_key() -> None:
+    """Where the old one cannot be read any more. What was recorded with it is not found again."""
+    global _fingerprint_key
+    with private() as using:
+        Site.objects.using(using).filter(pk=_row(using).pk).update(fingerprint_key=_new_fingerprint_key())
+    _fingerprint_key = None
+
+
+def _key_of_fingerprints() -> Secret:
+    global _fingerprint_key
+    known, now = _fingerprint_key, clock.monotonic()
+    if known is not None and now < known[0]:
+        return known[1]
+    with private() as using:
+        stored = _row(using).fingerprint_key
+        if not stored:
+            unset = Site.objects.using(using).filter(encryption.unchanged("fingerprint_key", StoredSecret("")))
+            unset.update(fingerprint_key=_new_fingerprint_key())
+            stored = _row(using).fingerprint_key
+    key = Secret(stored.reveal())
+    _fingerprint_key = now + LOOK_AGAIN_SECONDS, key
+    return key
+
+
+def _new_fingerprint_key() -> Secret:
+    return Secret(secrets.token_urlsafe(32))
+
+
+# -- looking ---------------------------------------------------------------------------------------
 
 
 def _look() -> Identity:

@@ -78,7 +78,7 @@ def health(scene: Scene) -> Seen:
 
 def _plant_in_openapi(scene: Scene, text: str) -> None:
     scene.stack.callback(setattr, openapi, "document", openapi.document)
-    openapi.document = lambda: {"info": text}
+    openapi.document = lambda: {"info": text, "paths": {}}
 
 
 @sink("openapi.json", _plant_in_openapi)

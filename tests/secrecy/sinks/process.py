@@ -31,6 +31,8 @@ _log("SQL", "django.db")
 _log("requests that failed", "django.request", "django.security")
 _log("access lines of runserver", "django.server")
 _log("access lines of gunicorn and uvicorn", "gunicorn", "uvicorn")
+_log("gunicorn's errors", "gunicorn.error")
+_log("security", "wechat_token.security")
 
 
 @sink("log: everybody else", lambda scene, text: logging.getLogger("asyncio").debug(text))

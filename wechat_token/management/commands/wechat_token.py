@@ -19,7 +19,8 @@ from django.utils.translation import gettext as _
 from django.utils.translation import ngettext
 
 from wechat_token import checks, clock
-from wechat_token.client_keys import keys
+from wechat_token.client_keys import keys, reads
+from wechat_token.conf import get_settings
 from wechat_token.diagnosis import doctor, overview, rotation, states
 from wechat_token.engine import (
     Crowded,
@@ -37,9 +38,11 @@ from wechat_token.exceptions import AccountError, WeChatTokenError
 from wechat_token.forms import AccountForm
 from wechat_token.models import ACCESS_TOKEN, Account, Endpoint, Token
 from wechat_token.platforms.errcodes import explain
-from wechat_token.redaction import Secret
+from wechat_token.redaction import Secret, one_line
 
 SECRET_VARIABLE = "WECHAT_SECRET"  # noqa: S105  the name of a variable, not a secret
+
+LONGEST_TOKEN = 4096  # characters
 
 UNHEALTHY, USAGE, INTERRUPTED = 1, 2, 130  # exit codes
 
@@ -81,6 +84,7 @@ class Command(BaseCommand):
         examine = subcommands.add_parser("doctor", help="look for everything that could keep tokens from being renewed")
         examine.add_argument("--fix", action="store_true", help="heal odd token rows")
 
+        subcommands.add_parser("trace", help="say who was given a token that leaked (asked for, or from stdin)")
         subcommands.add_parser("rotate-encryption", help="write every stored secret anew with the first key")
         subcommands.add_parser("new-site", help="this database is a copy: let it have a cache of its own, for good")
         subcommands.add_parser("same-site", help="this database has moved: let it go on with the cache it had")
@@ -93,6 +97,7 @@ class Command(BaseCommand):
             "refresh": self.refresh,
             "add-key": self.add_key,
             "doctor": self.doctor,
+            "trace": self.trace,
             "rotate-encryption": self.rotate_encryption,
             "new-site": self.new_site,
             "same-site": self.same_site,
@@ -102,10 +107,12 @@ class Command(BaseCommand):
             _refuse_broken_settings()
         try:
             work(**options)
+        except CommandError as error:
+            raise CommandError(one_line(error), returncode=error.returncode) from None
         except DatabaseError as error:
             raise CommandError(_explain_database(error)) from None
         except WeChatTokenError as error:
-            raise CommandError(str(error)) from None
+            raise CommandError(one_line(error)) from None
         except KeyboardInterrupt:
             # Every write is one statement, and a request under way is repaired by its intent (R2).
             raise CommandError(_("Interrupted. Nothing is half done; run it again."), returncode=INTERRUPTED) from None
@@ -118,9 +125,10 @@ class Command(BaseCommand):
         if as_json:
             self.stdout.write(json.dumps(overview.as_json(lines, now), indent=2))
         elif not lines:
-            self.stdout.write(_("There is no WeChat account yet. Add one: manage.py wechat_token add-account APPID"))
+            self._say(_("There is no WeChat account yet. Add one: manage.py wechat_token add-account APPID"))
         else:
-            self.stdout.write("\n".join(overview.table(lines)))
+            for row in overview.table(lines):
+                self._say(row)
         bad = sum(line.needs_somebody for line in lines)
         if bad:
             text = ngettext("%(count)d account needs attention.", "%(count)d accounts need attention.", bad)
@@ -140,14 +148,14 @@ class Command(BaseCommand):
         text = _(
             "Added %(account)s. The worker fetches its token; or do it here: manage.py wechat_token refresh %(appid)s"
         )
-        self.stdout.write(text % {"account": account, "appid": account.appid})
+        self._say(text % {"account": account, "appid": account.appid})
 
     def refresh(self, *, appids: list[str], **options: Any) -> None:
         failed = 0
         for token in _tokens(appids):
             text, done = _refresh(token)
             failed += not done
-            self.stdout.write(f"{token.account.appid}: {text}", self.style.SUCCESS if done else self.style.ERROR)
+            self._say(f"{token.account.appid}: {text}", self.style.SUCCESS if done else self.style.ERROR)
             self.stdout.flush()
         if failed:
             text = ngettext("%(count)d account was not refreshed.", "%(count)d accounts were not refreshed.", failed)
@@ -171,6 +179,7 @@ class Command(BaseCommand):
                 may_refresh=may_refresh,
                 networks="\n".join(networks),
                 expires_at=None if expires is None else clock.now() + dt.timedelta(days=expires),
+                by=_operator(),
             )
         except ValidationError as error:
             raise CommandError(_one_line(error), returncode=USAGE) from None
@@ -186,17 +195,35 @@ class Command(BaseCommand):
         problems = 0
         for finding in doctor.examine(fix=fix):
             problems += finding.level is doctor.Level.PROBLEM
-            self.stdout.write(f"{styles[finding.level](f'{finding.level:<8}')} {finding.subject}: {finding.text}")
+            self.stdout.write(styles[finding.level](f"{finding.level:<8} "), ending="")
+            self._say(f"{finding.subject}: {finding.text}")
             if finding.advice:
-                self.stdout.write(f"{'':<8} → {finding.advice}")
+                self._say(f"{'':<8} → {finding.advice}")
             self.stdout.flush()
         if problems:
             text = ngettext("%(count)d problem.", "%(count)d problems.", problems)
             raise CommandError(text % {"count": problems}, returncode=UNHEALTHY)
 
+    def trace(self, **options: Any) -> None:
+        found = reads.readers(_ask_for_token())
+        if not found:
+            text = _(
+                "Nobody is on record as a reader of this token: it is not of this site, or older than %(days)d days, "
+                "or only the site's own code read it."
+            )
+            raise CommandError(text % {"days": get_settings().log_days}, returncode=UNHEALTHY)
+        first = found[0]
+        self._say(_("%(kind)s of %(account)s, version %(version)d. It was given to:") % {
+            "kind": first.kind, "account": first.ref, "version": first.version,
+        })  # fmt: skip
+        for read in found:
+            who = _("client key %(key)s… (%(name)s)") if read.prefix else _("%(name)s, in the admin")
+            who %= {"key": read.prefix, "name": read.reader}
+            self._say(f"{read.at.isoformat(timespec='seconds')}  {who}")
+
     def rotate_encryption(self, **options: Any) -> None:
         tally = rotation.rotate(lambda tally: self._note(_("Stored secrets seen: %(count)d") % {"count": tally.seen}))
-        self.stdout.write(
+        self._say(
             _("%(older)d rewritten, %(current)d had the first key already, %(unreadable)d unreadable.")
             % {"older": tally.older, "current": tally.current, "unreadable": len(tally.unreadable)}
         )
@@ -209,17 +236,21 @@ class Command(BaseCommand):
 
     def new_site(self, **options: Any) -> None:
         settle_site(as_new=True)
-        self.stdout.write(_("This database is a site of its own now; nothing it has in the cache is shared."))
+        self._say(_("This database is a site of its own now; nothing it has in the cache is shared."))
 
     def same_site(self, **options: Any) -> None:
         was_copy = identity().is_copy
         settle_site(as_new=False)
         text = _("This database is where its site is now.") if was_copy else _("It was already: nothing to do.")
-        self.stdout.write(text)
+        self._say(text)
+
+    def _say(self, text: str, style: Callable[[str], str] | None = None) -> None:
+        """One line of the result. Names in it were typed by others, and a terminal obeys what it shows."""
+        self.stdout.write(one_line(text), style)
 
     def _note(self, text: str) -> None:
         """For people who watch; not part of the result."""
-        self.stderr.write(text, style_func=str)
+        self.stderr.write(one_line(text), style_func=str)
 
 
 # -- helpers ---------------------------------------------------------------------------------------
@@ -270,6 +301,25 @@ def _ask_for_secret(appid: str) -> Secret:
     if not secret:
         raise CommandError(_("The AppSecret is empty. Copy it from the WeChat console."), returncode=USAGE)
     return secret
+
+
+def _ask_for_token() -> Secret:
+    """From the terminal, unseen, or from a pipe; never from ``argv``."""
+    if sys.stdin.isatty():
+        token = Secret(getpass.getpass(_("Token: ")).strip())
+    else:
+        token = Secret(sys.stdin.read(LONGEST_TOKEN).strip())
+    if not token:
+        raise CommandError(_("Give the token on standard input, or type it when asked."), returncode=USAGE)
+    return token
+
+
+def _operator() -> str:
+    """Who runs this, for the security log."""
+    try:
+        return f"{getpass.getuser()}@shell"
+    except (OSError, KeyError):  # a container's user without a name
+        return "shell"
 
 
 def _accounts(appids: list[str]) -> list[Account]:
