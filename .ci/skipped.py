@@ -17,6 +17,8 @@ def is_up(port: int) -> bool:
 here = [name for name, port in PORTS.items() if is_up(port)]
 if shutil.which("chromium") and shutil.which("chromedriver"):
     here.append("chromium")
+if shutil.which("nginx", path="/usr/sbin:/usr/bin"):
+    here.append("nginx")
 
 wrong = []
 for case in (case for report in sys.argv[1:] for case in ET.parse(report).getroot().iter("testcase")):

@@ -164,6 +164,8 @@ if os.environ.get("WECHAT_TOKEN_ENCRYPTION_KEYS"):
 if os.environ.get("WECHAT_TOKEN_ENCRYPTION_KEYS_FILE"):
     WECHAT_TOKEN["ENCRYPTION_KEYS_FILE"] = os.environ["WECHAT_TOKEN_ENCRYPTION_KEYS_FILE"]
 WECHAT_TOKEN["READ_DERIVED_KEYS"] = os.environ.get("WECHAT_TOKEN_READ_DERIVED_KEYS", "0") == "1"
+if os.environ.get("WECHAT_TOKEN_TRUSTED_PROXIES"):
+    WECHAT_TOKEN["TRUSTED_PROXIES"] = int(os.environ["WECHAT_TOKEN_TRUSTED_PROXIES"])
 
 # Everything from INFO on, with the time; beside it the security log, which a site may want in a file of its own.
 LOGGING: dict[str, Any] = {
