@@ -8,13 +8,14 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from celery import Celery
 from cryptography.fernet import Fernet
 from django.core import checks as django_checks
 from django.core.checks import Error, Warning
 from django.db import connection
 from django_celery_beat.models import PeriodicTask
 
-from wechat_token import checks, conf, process
+from wechat_token import checks, conf, plaintext, process
 from wechat_token.engine import identity
 from wechat_token.exceptions import ConfigurationError
 from wechat_token.models import Site
@@ -508,3 +509,98 @@ def test_check_site__before_there_is_a_table(db):
 def test_check_site__reading_sites_take_their_tokens_elsewhere(copied, settings):
     settings.WECHAT_TOKEN = {"REMOTE_URL": "https://tokens.example/wechat", "REMOTE_KEY": "x"}
     assert checks.check_site(databases=["default"]) == []
+
+
+# -- W024
+
+POSTGRES = {"ENGINE": "django.db.backends.postgresql", "HOST": "db.example.com"}
+MEMCACHED = "django.core.cache.backends.memcached.PyMemcacheCache"
+MYSQL = {"ENGINE": "django.db.backends.mysql", "HOST": "10.0.0.5"}
+
+
+@pytest.fixture
+def broker(monkeypatch):
+    def broker(**conf):
+        app = Celery(set_as_current=False)
+        app.conf.update(conf)
+        monkeypatch.setattr(plaintext, "current_app", app)
+
+    broker(broker_url="memory://")
+    return broker
+
+
+def hosts():
+    return [re.search(r"leads to (\S+) without", message.msg)[1] for message in checks.check_tls()]
+
+
+def test_check_tls__message_has_the_host_and_no_password(settings, monkeypatch, broker):
+    broker(broker_url="amqp://me:canary-password@mq.example.com:5672//")
+    assert checks.check_tls() == [
+        Warning(
+            "CELERY_BROKER_URL leads to mq.example.com without TLS.",
+            hint="Whoever is on the way reads its password and may write there (docs/security.md). PostgreSQL: "
+            "'sslmode': 'verify-full'; MySQL: 'ssl_mode': 'VERIFY_IDENTITY'; Redis: rediss://; RabbitMQ: amqps://. "
+            "Silence it where the network is the site's own.",
+            id="wechat_token.W024",
+        )
+    ]
+
+
+@pytest.mark.parametrize(
+    ("database", "found"),
+    [
+        (POSTGRES, ["db.example.com"]),
+        (POSTGRES | {"OPTIONS": {"sslmode": "prefer"}}, ["db.example.com"]),
+        (POSTGRES | {"OPTIONS": {"sslmode": "verify-full"}}, []),
+        (POSTGRES | {"OPTIONS": {"service": "tokens"}}, []),
+        (POSTGRES | {"HOST": "/run/postgresql"}, []),
+        (POSTGRES | {"HOST": ""}, []),
+        (POSTGRES | {"HOST": "127.0.0.2"}, []),
+        (POSTGRES | {"HOST": "::1"}, []),
+        (MYSQL, ["10.0.0.5"]),
+        (MYSQL | {"OPTIONS": {"ssl_mode": "PREFERRED"}}, ["10.0.0.5"]),
+        (MYSQL | {"OPTIONS": {"ssl_mode": "VERIFY_IDENTITY"}}, []),
+        (MYSQL | {"OPTIONS": {"ssl": {"ca": "/etc/ca.pem"}}}, []),
+        (SQLITE, []),
+    ],
+)
+def test_check_tls__database(settings, monkeypatch, broker, database, found):
+    monkeypatch.delenv("PGSSLMODE", raising=False)
+    monkeypatch.setitem(settings.DATABASES, "default", database)
+    assert hosts() == found
+
+
+@pytest.mark.parametrize(
+    ("cache", "found"),
+    [
+        (REDIS | {"LOCATION": "redis://:canary@cache.example.com:6379/0"}, ["cache.example.com"]),
+        (REDIS | {"LOCATION": ["redis://one.example", "rediss://two.example", "redis://localhost"]}, ["one.example"]),
+        (REDIS | {"LOCATION": "rediss://cache.example.com"}, []),
+        (REDIS | {"LOCATION": "unix:///run/redis.sock"}, []),
+        (REDIS | {"LOCATION": "redis://a.example", "OPTIONS": {"CONNECTION_POOL_KWARGS": {"ssl": True}}}, []),
+        ({"BACKEND": MEMCACHED, "LOCATION": "m.example:11211"}, ["m.example"]),
+        ({"BACKEND": MEMCACHED, "LOCATION": "127.0.0.1:11211"}, []),
+        ({"BACKEND": "django.core.cache.backends.locmem.LocMemCache", "LOCATION": "x.example"}, []),
+    ],
+)  # fmt: skip
+def test_check_tls__cache(settings, broker, cache, found):
+    settings.CACHES = {"default": cache}
+    assert hosts() == found
+
+
+@pytest.mark.parametrize(
+    ("conf", "found"),
+    [
+        ({"broker_url": "redis://:canary@mq.example/1"}, ["mq.example"]),
+        ({"broker_url": "redis://mq.example/1?ssl_cert_reqs=required"}, []),
+        ({"broker_url": "rediss://mq.example/1"}, []),
+        ({"broker_url": "sentinel://one.example:26379;sentinel://two.example:26379"}, ["one.example", "two.example"]),
+        ({"broker_url": ["amqp://one.example", "amqps://two.example"]}, ["one.example"]),
+        ({"broker_url": "amqp://mq.example", "broker_use_ssl": True}, []),
+        ({"broker_url": "amqp://guest@localhost//"}, []),
+        ({"broker_url": "sqs://aws"}, []),
+    ],
+)
+def test_check_tls__broker(settings, broker, conf, found):
+    broker(**conf)
+    assert hosts() == found

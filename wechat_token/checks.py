@@ -20,7 +20,7 @@ from django.core.cache.backends.locmem import LocMemCache
 from django.core.checks import CheckMessage
 from django.db import connections
 
-from . import beat, conf, encryption, text_cache
+from . import beat, conf, encryption, plaintext, text_cache
 from .engine import alias as database_alias
 from .engine import identity
 from .exceptions import ConfigurationError
@@ -38,7 +38,9 @@ def register() -> None:
         check_redis_timeout,
     ):  # fmt: skip
         checks.register(check, TAG)
-    for check in (check_cache_shared, check_cache_text, check_encryption_key, check_sqlite, check_paused):
+    for check in (
+        check_cache_shared, check_cache_text, check_encryption_key, check_sqlite, check_paused, check_tls,
+    ):  # fmt: skip
         checks.register(check, TAG, deploy=True)
     for check in (check_periodic_task, check_site):
         checks.register(check, TAG, checks.Tags.database)
@@ -292,6 +294,20 @@ def paused() -> CheckMessage:
         hint="That is right for a copy of a site, such as staging. On the site itself take it out.",
         id="wechat_token.W012",
     )
+
+
+def check_tls(app_configs: Any = None, **kwargs: Any) -> list[CheckMessage]:
+    return [without_tls(way.setting, way.host) for way in plaintext.ways(database_alias(), _cache_alias())]
+
+
+def without_tls(setting: str, host: str) -> CheckMessage:
+    return checks.Warning(
+        f"{setting} leads to {host} without TLS.",
+        hint="Whoever is on the way reads its password and may write there (docs/security.md). PostgreSQL: "
+        "'sslmode': 'verify-full'; MySQL: 'ssl_mode': 'VERIFY_IDENTITY'; Redis: rediss://; RabbitMQ: amqps://. "
+        "Silence it where the network is the site's own.",
+        id="wechat_token.W024",
+    )  # fmt: skip
 
 
 def check_site(app_configs: Any = None, databases: Iterable[str] | None = None, **kwargs: Any) -> list[CheckMessage]:
