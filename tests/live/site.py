@@ -66,11 +66,11 @@ class Site:
             raise RuntimeError(f"{command} ended with {done.returncode}:\n{done.stdout}\n{done.stderr}")
         return done.stdout
 
-    def add_account(self, appid: str, endpoint: str) -> None:
-        self.fake.add_account(appid, SECRET)
+    def add_account(self, appid: str, endpoint: str, secret: str = SECRET) -> None:
+        self.fake.add_account(appid, secret)
         self.shell(
             "from wechat_token.models import Account;"
-            f"Account.objects.create(appid={appid!r}, secret={SECRET!r}, endpoint={endpoint!r})"
+            f"Account.objects.create(appid={appid!r}, secret={secret!r}, endpoint={endpoint!r})"
         )
 
     def shell(self, code: str) -> str:
