@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -49,3 +50,29 @@ def test_readme__lists_every_setting_in_both_languages(readme: str) -> None:
     rows = re.findall(r"^\| (`[A-Z_]+`(?:[,、] ?`[A-Z_]+`)*) \|", (ROOT / readme).read_text(), re.MULTILINE)
     listed = re.findall(r"`([A-Z_]+)`", " ".join(rows))
     assert sorted(listed) == sorted(conf.known_keys())
+
+
+# -- docs/security.md
+
+ASVS = 253  # requirements of levels 1 and 2 in version 5.0.0
+STATES = ("met", "partly", "not met", "host", "n/a")
+SECURITY = (ROOT / "docs/security.md").read_text()
+JUDGED = re.findall(r"^\| (\d+)\.(\d+)\.(\d+) \| [^|]+ \| ([^|]+) \|", SECURITY, re.MULTILINE)
+
+
+def test_security__has_every_requirement_once_in_order_with_a_verdict() -> None:
+    numbers = [tuple(map(int, row[:3])) for row in JUDGED]
+    assert numbers == sorted(set(numbers))
+    assert len(numbers) == ASVS
+    assert {row[3] for row in JUDGED} == set(STATES)
+
+
+def test_security__sums_up_what_it_says() -> None:
+    counts = Counter(row[3] for row in JUDGED)
+    assert f"| {' | '.join(str(counts[state]) for state in STATES)} | {ASVS} |" in SECURITY
+
+
+def test_security__every_gap_says_why() -> None:
+    rows = re.findall(r"^\| ([\d.]+) \| [^|]+ \| (?:partly|not met) \|([^|]*)\|$", SECURITY, re.MULTILINE)
+    assert rows
+    assert not [number for number, why in rows if not why.strip()]
