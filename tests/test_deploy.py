@@ -132,7 +132,12 @@ def wait_until_ok(gate: Gate, patience: float = 30) -> None:
 @pytest.fixture(scope="module")
 def gate() -> Iterator[Gate]:
     with live_site() as site:
-        site.env |= {"DJANGO_DEBUG": "0", "DJANGO_ALLOWED_HOSTS": HOST, "WECHAT_TOKEN_TRUSTED_PROXIES": "1"}
+        site.env |= {
+            "DJANGO_DEBUG": "0",
+            "DJANGO_HTTPS": "1",
+            "DJANGO_ALLOWED_HOSTS": HOST,
+            "WECHAT_TOKEN_TRUSTED_PROXIES": "1",
+        }
         site.add_account(APPID, "stable")
         port = free_port()
         _context, certificate = server_tls(site.folder, HOST)
