@@ -142,8 +142,8 @@ def from_description(verdict: Verdict, seed: int, port: int, target: wire.Target
     from .described import calls
 
     number = 0
-    for number, (about, answer, has_key) in enumerate(calls(seed, f"http://127.0.0.1:{port}", target, until), 1):
-        verdict.answered(f"schemathesis {number} {about}", answer, with_key=has_key)
+    for number, (about, answer, has_key, odd) in enumerate(calls(seed, f"http://127.0.0.1:{port}", target, until), 1):
+        verdict.answered(f"schemathesis {number} {about}", answer, with_key=has_key, odd_coding=odd)
     print(f"of the requests, schemathesis made {number}")
 
 

@@ -19,8 +19,8 @@ from .wire import Target
 EXAMPLES = 40  # of an operation and a mode, in one round
 
 
-def calls(seed: int, url: str, target: Target, until: float) -> Iterator[tuple[str, bytes, bool]]:
-    """About what, the answer as bytes, and whether the key was sent; until then (monotonic)."""
+def calls(seed: int, url: str, target: Target, until: float) -> Iterator[tuple[str, bytes, bool, bool]]:
+    """About what, the answer, whether the key and whether a Transfer-Encoding was sent; until then (monotonic)."""
     description = schemathesis.openapi.from_url(f"{url}/wechat/openapi.json")
     operations = [operation.ok() for operation in description.get_all_operations()]
     turn = 0
@@ -56,7 +56,9 @@ def _cases(operation: Any, mode: GenerationMode, seed: int) -> list[Any]:
     return found
 
 
-def _call(case: Any, session: Any, target: Target, url: str, *, with_key: bool) -> Iterator[tuple[str, bytes, bool]]:
+def _call(
+    case: Any, session: Any, target: Target, url: str, *, with_key: bool
+) -> Iterator[tuple[str, bytes, bool, bool]]:
     if "appid" in (case.path_parameters or {}) and with_key:
         case.path_parameters["appid"] = target.appid
     headers = {"Authorization": f"Bearer {target.key}"} if with_key else {}
@@ -64,8 +66,8 @@ def _call(case: Any, session: Any, target: Target, url: str, *, with_key: bool) 
         response = case.call(session=session, headers=headers, base_url=f"{url}/wechat", timeout=20)
     except requests.RequestException as error:
         if isinstance(error, requests.Timeout):
-            yield case.operation.label, b"HTTP/1.1 599 no answer\r\n\r\n", with_key
+            yield case.operation.label, b"HTTP/1.1 599 no answer\r\n\r\n", with_key, False
         return  # what the client library refuses to send
     head = "\r\n".join(f"{name}: {', '.join(values)}" for name, values in response.headers.items())
     answer = f"HTTP/1.1 {response.status_code}\r\n{head}\r\n\r\n".encode() + response.content
-    yield case.operation.label, answer, with_key
+    yield case.operation.label, answer, with_key, "transfer-encoding" in response.request.headers

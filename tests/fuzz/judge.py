@@ -47,7 +47,7 @@ class Verdict:
             self.counts[status] += 1
         expected = (status == "503" and _is_documented(body)) or (status == "501" and odd_coding)
         if status[:1] == "5" and not expected:
-            self.fault(f"{about}: HTTP {status}")
+            self.fault(f"{about}: HTTP {status} {body[-120:]!r}")
         quoted = status == "400" and body.startswith(b"<html>") and b"no-store" not in head
         self.look(about, answer, self.secrets, *(() if with_key else (self.tokens,)), *(() if quoted else (self.keys,)))
 
