@@ -13,7 +13,7 @@ from django.db.models import Prefetch, QuerySet
 from django.http import HttpRequest, HttpResponse
 from django.urls import NoReverseMatch, reverse
 from django.utils.decorators import method_decorator
-from django.utils.html import format_html
+from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
@@ -30,6 +30,8 @@ from .panel import LOG_ROWS, panel, report
 from .token_views import TokenViews
 
 if TYPE_CHECKING:
+    import datetime as dt
+
     _ModelAdmin = admin.ModelAdmin[Account]
 else:
     _ModelAdmin = admin.ModelAdmin
@@ -41,23 +43,23 @@ class AccountChangeList(ChangeList):
     """One page of accounts costs one query for the accounts and one for their tokens, without any secret."""
 
     def get_queryset(self, request: HttpRequest, *args: Any, **kwargs: Any) -> QuerySet[Any]:
-        tokens = Token.objects.filter(kind=ACCESS_TOKEN).defer("value")
+        tokens = Token.objects.defer("value")
         accounts = super().get_queryset(request, *args, **kwargs)
-        return accounts.defer("secret").prefetch_related(Prefetch("tokens", queryset=tokens, to_attr="access_tokens"))
+        return accounts.defer("secret").prefetch_related(Prefetch("tokens", queryset=tokens, to_attr="credentials"))
 
 
 @admin.register(Account)
 class AccountAdmin(TokenViews, _ModelAdmin):
     form = AccountForm
     list_display = (
-        "appid", "name", "state", "time_left", "last_refresh", "used_endpoint", "default",
+        "ref", "name", "state", "time_left", "last_refresh", "used_endpoint", "default",
     )  # fmt: skip
-    list_display_links = ("appid", "name")
+    list_display_links = ("ref", "name")
     list_filter = ("is_active", "endpoint", ConditionFilter)
     list_per_page = 50
-    search_fields = ("appid", "name")
+    search_fields = ("ref", "name")
     show_full_result_count = False
-    sortable_by = ("appid", "name", "used_endpoint", "default")
+    sortable_by = ("ref", "name", "used_endpoint", "default")
     save_on_top = False
 
     class Media:
@@ -76,21 +78,15 @@ class AccountAdmin(TokenViews, _ModelAdmin):
 
     @admin.display(description=gettext_lazy("state"))
     def state(self, account: Account) -> SafeString | str:
-        """The state in a word, and under it what went wrong, which unfolds into what to do."""
-        token = _listed_token(account)
-        if token is None:
-            return NOTHING
-        now = clock.now()
-        state = report(token, now)
-        cell = format_html('<span class="wt-state wt-{}">{}</span>', state.state.value, state.label)
+        """The state of each credential in a word, and under it what went wrong, which unfolds into what to do."""
+        now, main = clock.now(), _listed_token(account)
+        cells = [_state_of(main, now)] if main is not None else []
         if account.is_active:
-            failure = words.problem(token)
-            if failure is not None:
-                cell += _unfolding(words.coded(failure.errcode, failure.summary), failure.action)
-            foreign = words.foreign_hint(token, now)
-            if foreign:
-                cell += _unfolding(_("Used by another system."), foreign)
-        return cell
+            others = [token for token in _credentials(account) if token is not main]
+            cells += [
+                format_html("<div>{} {}</div>", words.kind(token), _state_of(token, now)) for token in others
+            ]  # fmt: skip
+        return format_html_join("", "{}", ((cell,) for cell in cells)) or NOTHING
 
     @admin.display(description=gettext_lazy("time left"))
     def time_left(self, account: Account) -> SafeString | str:
@@ -146,17 +142,22 @@ class AccountAdmin(TokenViews, _ModelAdmin):
         return super().render_change_form(request, context, *args, **kwargs)
 
     def _panel_context(self, request: HttpRequest, account: Account) -> dict[str, Any]:
-        token = Token.objects.filter(account=account, kind=ACCESS_TOKEN).first()
-        token = token or Token(account=account, kind=ACCESS_TOKEN)
-        token.account = account
+        tokens = list(Token.objects.filter(account=account).order_by("kind"))
+        if not any(token.kind == ACCESS_TOKEN for token in tokens):
+            tokens.append(Token(account=account, kind=ACCESS_TOKEN))
+        tokens.sort(key=lambda token: token.kind != ACCESS_TOKEN)
         log_url = self._log_url(request, account)
-        log = list(RefreshLog.objects.filter(ref=account.ref)[:LOG_ROWS]) if log_url else []
+        panels = []
+        for token in tokens:
+            token.account = account
+            log = RefreshLog.objects.filter(ref=account.ref, kind=token.kind)[:LOG_ROWS] if log_url else ()
+            panels.append(panel(token, list(log)))
         return {
             **site_notices(),
-            "panel": panel(token, log),
+            "panels": panels,
             "log_url": log_url,
             "may_refresh": account.is_active and self.has_refresh_permission(request),
-            "may_reveal": bool(token.version) and self.has_reveal_permission(request),
+            "may_reveal": self.has_reveal_permission(request),
             "refresh_url": self.url(request, "refresh", account.pk),
             "reveal_url": self.url(request, "reveal", account.pk),
         }
@@ -214,9 +215,29 @@ class AccountAdmin(TokenViews, _ModelAdmin):
         return response
 
 
+def _credentials(account: Account) -> list[Token]:
+    tokens: list[Token] = getattr(account, "credentials", [])
+    for token in tokens:
+        token.account = account
+    return sorted(tokens, key=lambda token: token.kind)
+
+
 def _listed_token(account: Account) -> Token | None:
-    tokens: list[Token] = getattr(account, "access_tokens", [])
-    return tokens[0] if tokens else None
+    """The account's main credential."""
+    return next((token for token in _credentials(account) if token.kind == ACCESS_TOKEN), None)
+
+
+def _state_of(token: Token, now: dt.datetime) -> SafeString:
+    state = report(token, now)
+    cell = format_html('<span class="wt-state wt-{}">{}</span>', state.state.value, state.label)
+    if token.account.is_active:
+        failure = words.problem(token)
+        if failure is not None:
+            cell += _unfolding(words.coded(failure.errcode, failure.summary), failure.action)
+        foreign = words.foreign_hint(token, now)
+        if foreign:
+            cell += _unfolding(_("Used by another system."), foreign)
+    return cell
 
 
 def _unfolding(summary: str, text: str) -> SafeString:

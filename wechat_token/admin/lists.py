@@ -15,7 +15,7 @@ from .. import clock
 from ..conf import get_settings
 from ..diagnosis import states
 from ..diagnosis.states import State
-from ..models import ACCESS_TOKEN, Account, ClientKey, RefreshLog, Token
+from ..models import Account, ClientKey, RefreshLog, Token
 from . import words
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ class ConditionFilter(admin.SimpleListFilter):
 
     def queryset(self, request: HttpRequest, queryset: QuerySet[Account]) -> QuerySet[Account] | None:
         now = clock.now()
-        tokens = Token.objects.filter(kind=ACCESS_TOKEN)
+        tokens = Token.objects.all()
         match self.value():
             case "failing":
                 tokens = tokens.active().filter(failures__gt=0)

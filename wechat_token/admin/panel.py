@@ -11,8 +11,8 @@ from django.utils.translation import gettext as _
 from .. import clock
 from ..conf import get_settings
 from ..diagnosis import states
-from ..engine import schedule
-from ..platforms import source_for
+from ..engine import complaints, schedule
+from ..platforms import platforms
 from . import words
 
 if TYPE_CHECKING:
@@ -28,6 +28,7 @@ LOG_ROWS = 10
 @dataclass(frozen=True, slots=True)
 class Panel:
     token: Token
+    title: _StrOrPromise
     report: states.Report
     facts: list[tuple[str, str]]
     problem: words.Problem | None
@@ -51,7 +52,7 @@ def panel(token: Token, log: list[RefreshLog]) -> Panel:
     now = clock.now()
     state = report(token, now)
     return Panel(
-        token, state, _facts(token, state, now), words.problem(token),
+        token, words.kind(token), state, _facts(token, state, now), words.problem(token),
         words.foreign_hint(token, now, always=True),
         [LogLine(entry, words.reason(entry), words.log_meaning(entry)) for entry in log],
     )  # fmt: skip
@@ -59,7 +60,7 @@ def panel(token: Token, log: list[RefreshLog]) -> Panel:
 
 def _facts(token: Token, state: states.Report, now: dt.datetime) -> list[tuple[str, str]]:
     masked = _("%(token)s (version %(version)d)") % {"token": token.value, "version": token.version}
-    facts = [(_("Token"), masked if token.version else "–")]
+    facts = [(str(words.kind(token)), masked if token.version else "–")]
     if token.version:
         facts += [
             (_("Issued"), words.moment(token.issued_at, now)),
@@ -68,6 +69,10 @@ def _facts(token: Token, state: states.Report, now: dt.datetime) -> list[tuple[s
         if state.usable_until != token.expires_at:
             facts.append((_("Good until"), _good_until(token, state, now)))
     facts.append((_("Next refresh due"), words.moment(token.due_at, now)))
+    if token.waits_for:
+        facts.append((_("Waits for"), token.waits_for))
+    if token.asked_at is not None:
+        facts.append((_("Last asked for"), words.moment(token.asked_at, now)))
     if token.failures:
         facts.append((_("Failures in a row"), number_format(token.failures)))
     facts.append((_("Calls today"), _calls_today(token, now)))
@@ -76,7 +81,7 @@ def _facts(token: Token, state: states.Report, now: dt.datetime) -> list[tuple[s
             "count": number_format(token.foreign_refreshes), "time": words.moment(token.foreign_at, now),
         }  # fmt: skip
         facts.append((_("Ended by others"), seen))
-    if schedule.refuses_complaints(token, now):
+    if complaints.refuses_complaints(token, now):
         facts.append((_("Complaints refused"), words.moment(token.complaints_refused_at, now)))
     return facts
 
@@ -91,10 +96,12 @@ def _good_until(token: Token, state: states.Report, now: dt.datetime) -> str:
 
 def _calls_today(token: Token, now: dt.datetime) -> str:
     """By endpoint, with WeChat's limit; the day is Beijing's (R16)."""
-    source = source_for(token.kind)
+    installed = platforms().get(token.account.platform)
+    source = installed.source(token.kind) if installed is not None else None
     limits = {
         source.endpoint(token.account, forced=forced): source.daily_limit(token.account, forced=forced)
         for forced in (False, True)
+        if source is not None
     }
     today = token.usage if isinstance(token.usage, dict) else {}
     parts = []

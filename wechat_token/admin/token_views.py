@@ -89,7 +89,7 @@ class TokenViews(_ModelAdmin):
         if not self.has_refresh_permission(request):
             raise PermissionDenied
         account = self._account(request, object_id)
-        level, text = _refresh_one(account, client=request.user.get_username())
+        level, text = _refresh_one(account, _kind(request), client=request.user.get_username())
         self.message_user(request, text, level)
         return HttpResponseRedirect(self.url(request, "change", account.pk))
 
@@ -115,7 +115,10 @@ class TokenViews(_ModelAdmin):
                 left_out,
             )
             self.message_user(request, text % left_out, messages.WARNING)
-        keys = [(account.ref, ACCESS_TOKEN) for account in active]
+        rows = Token.objects.filter(account__in=active).order_by("account__ref", "kind")
+        in_use = rows.exclude(due_at=None, asked_at__isnull=False)
+        keys = {(account.ref, ACCESS_TOKEN): None for account in active}
+        keys |= dict.fromkeys(in_use.values_list("account__ref", "kind"))
         outcomes = refresh_each(keys, reason=Reason.ADMIN, client=request.user.get_username())
         for level, text in words.told_of_many(outcomes):
             self.message_user(request, text, level)
@@ -128,7 +131,7 @@ class TokenViews(_ModelAdmin):
         if not self.has_reveal_permission(request):
             raise PermissionDenied
         account = self._account(request, object_id)
-        token = Token.objects.select_related("account").filter(account=account, kind=ACCESS_TOKEN).first()
+        token = Token.objects.select_related("account").filter(account=account, kind=_kind(request)).first()
         if token is None or not token.version or not _is_readable(token):
             text = (
                 _("The stored token cannot be read: the key it was encrypted with is not configured.")
@@ -159,6 +162,11 @@ class TokenViews(_ModelAdmin):
         return TemplateResponse(request, "admin/wechat_token/account/reveal.html", context)
 
 
+def _kind(request: HttpRequest) -> str:
+    """Which of the account's credentials is meant."""
+    return request.POST.get("kind") or ACCESS_TOKEN
+
+
 def _is_readable(token: Token) -> bool:
     try:
         token.value.reveal()
@@ -167,13 +175,13 @@ def _is_readable(token: Token) -> bool:
     return True
 
 
-def _refresh_one(account: Account, *, client: str) -> tuple[int, str]:
+def _refresh_one(account: Account, kind: str, *, client: str) -> tuple[int, str]:
     """Refresh and say what came of it: message level and text."""
-    values = {"appid": account.appid}
+    values = {"appid": account.ref}
     if not account.is_active:
         return messages.ERROR, _("Account %(appid)s is inactive. Activate it first.") % values
     try:
-        outcome = refresh_now((account.ref, ACCESS_TOKEN), Reason.ADMIN, client)
+        outcome = refresh_now((account.ref, kind), Reason.ADMIN, client)
     except EncryptionKeyError:
         return messages.ERROR, _(
             "The AppSecret of %(appid)s cannot be read: the key it was encrypted with is not configured. "
@@ -184,9 +192,9 @@ def _refresh_one(account: Account, *, client: str) -> tuple[int, str]:
         return messages.WARNING, _("The refresh of %(appid)s is not finished yet: %(why)s. Reload in a while.") % values
     except (WeChatTokenError, DatabaseError) as exc:
         # The type only: the text of a database error may hold anything (S2).
-        logger.warning("Refresh by hand failed: account=%s %s", account.appid, type(exc).__name__)
+        logger.warning("Refresh by hand failed: account=%s %s", account.ref, type(exc).__name__)
         return messages.ERROR, _("Account %(appid)s could not be refreshed. The server's log has the cause.") % values
     now = clock.now()
     end = schedule.usable_until(outcome.token, get_settings().overlap)
     left = max((end - now).total_seconds(), 0.0) if end is not None else 0.0
-    return words.told(outcome, account.appid, now, left)
+    return words.told(outcome, account.ref, now, left)

@@ -17,7 +17,7 @@ from ..diagnosis.states import duration
 from ..engine import Outcome, Reason, Status
 from ..exceptions import ErrorClass
 from ..models import Endpoint
-from ..platforms.errcodes import explain, lookup
+from ..platforms import explain, meaning
 
 if TYPE_CHECKING:
     from django.utils.functional import _StrOrPromise
@@ -30,6 +30,12 @@ REASONS: Final[dict[str, _StrOrPromise]] = {
     Reason.COMPLAINT: gettext_lazy("complaint"),
     Reason.ADMIN: gettext_lazy("admin"),
     Reason.COMMAND: gettext_lazy("command"),
+}
+
+KINDS: Final[dict[str, _StrOrPromise]] = {
+    "access_token": gettext_lazy("Token"),
+    "jsapi_ticket": gettext_lazy("JS-SDK ticket (jsapi_ticket)"),
+    "wx_card_ticket": gettext_lazy("Card ticket (wx_card_ticket)"),
 }
 
 # How long another system's refresh (R14) is worth a word in the list; the account's own page keeps it for good.
@@ -70,8 +76,8 @@ def problem(token: Token) -> Problem | None:
     if not token.failures:
         return None
     if token.errcode is not None:
-        meaning = lookup(token.errcode)
-        summary, action = str(meaning.summary), meaning.advise(token.egress_ip)
+        meant = meaning(token.account.platform, token.kind, token.errcode)
+        summary, action = str(meant.summary), meant.advise(token.egress_ip)
     elif token.error_class == ErrorClass.QUOTA:
         summary = _("A limit of calls is reached.")
         action = _("Nothing to do at once: it is retried when the limit allows.")
@@ -98,6 +104,11 @@ def foreign_hint(token: Token, now: dt.datetime, *, always: bool = False) -> str
     )
 
 
+def kind(token: Token) -> _StrOrPromise:
+    """What a credential is called; one of another platform by its own name."""
+    return KINDS.get(token.kind, token.kind)
+
+
 def reason(entry: RefreshLog) -> _StrOrPromise:
     return REASONS.get(entry.reason, entry.reason)
 
@@ -106,7 +117,7 @@ def log_meaning(entry: RefreshLog) -> str:
     """A log row's error in the reader's language; '' if it had none."""
     if entry.errcode is None:
         return entry.error
-    return coded(entry.errcode, str(lookup(entry.errcode).summary))
+    return coded(entry.errcode, str(meaning(entry.platform, entry.kind, entry.errcode).summary))
 
 
 def coded(errcode: int | None, summary: str) -> str:
@@ -129,9 +140,9 @@ def told(outcome: Outcome, appid: str, now: dt.datetime, left: float) -> tuple[i
                 "The stable endpoint makes a new one only in the last 5 minutes."
             ) % values
         case Status.FAILED if outcome.error is not None:
-            meaning = explain(outcome.error)
-            values["summary"] = str(meaning.summary)
-            values["action"] = meaning.advise(outcome.error.egress_ip)
+            meant = explain(outcome.token.account.platform, outcome.token.kind, outcome.error)
+            values["summary"] = str(meant.summary)
+            values["action"] = meant.advise(outcome.error.egress_ip)
             if left:
                 return messages.ERROR, _(
                     "Account %(appid)s could not be refreshed; the old token is good for another %(left)s. "
@@ -142,6 +153,11 @@ def told(outcome: Outcome, appid: str, now: dt.datetime, left: float) -> tuple[i
             values["time"] = clock_time(outcome.until) if outcome.until is not None else "–"
             return messages.WARNING, _(
                 "Account %(appid)s was not refreshed: today's calls are used up. The next may leave at %(time)s."
+            ) % values
+        case Status.WAITING if outcome.held is not None:
+            values["root"] = outcome.held.root
+            return messages.WARNING, _(
+                "Account %(appid)s: what is needed for this cannot be had now: %(root)s. See there."
             ) % values
         case Status.BUSY:
             return messages.INFO, _("Account %(appid)s is being refreshed already. Reload in a few seconds.") % values

@@ -22,8 +22,8 @@ from .. import clock, process
 from ..client_keys import usage
 from ..conf import get_settings
 from ..diagnosis import states
-from ..engine import in_test_case, read, schedule
-from ..models import ACCESS_TOKEN, Token
+from ..engine import complaints, in_test_case, read
+from ..models import Token
 from ..querysets import TokenQuerySet
 from ..querysets import usable as usable_tokens
 from .access import authenticate, bearer
@@ -114,7 +114,7 @@ def _blind(former: _Look | None) -> _Look:
 
 
 def _tokens() -> TokenQuerySet:
-    return Token.objects.active().filter(kind=ACCESS_TOKEN)
+    return Token.objects.active()
 
 
 def _see(tokens: TokenQuerySet, *, listed: int) -> _Look:
@@ -122,26 +122,27 @@ def _see(tokens: TokenQuerySet, *, listed: int) -> _Look:
     usable = usable_tokens(now, get_settings().overlap)
     state = states.state_in_sql(now, overlap=get_settings().overlap, lease=get_settings().lease)
     seen = tokens.annotate(told_state=state).aggregate(
-        total=Count("pk"),
+        total=Count("account", distinct=True),
         usable=Count("pk", filter=usable),
         dead=Count("pk", filter=Q(told_state=states.State.DEAD.value)),
-        failing=Count("pk", filter=Q(failures__gt=0)),
+        failing=Count("pk", filter=Q(failures__gt=0) & ~Q(due_at=None, asked_at__isnull=False)),
         until=Max("expires_at", filter=usable),
     )
     status = "degraded" if seen["dead"] or seen["failing"] else "ok"
     if seen["dead"] and not seen["usable"]:
         status = "down"
-    rows = tokens.select_related("account").defer("value", "account__secret").order_by("account__appid")
+    rows = tokens.select_related("account").defer("value", "account__secret").order_by("account__ref", "kind")
     return _Look(status, tuple(_described(token, now) for token in rows[:listed]), seen["total"], seen["until"])
 
 
 def _described(token: Token, now: dt.datetime) -> dict[str, Any]:
     report = states.report(token, now, overlap=get_settings().overlap, lease=get_settings().lease)
     return {
-        "appid": token.account.appid,
+        "appid": token.account.ref,
+        "kind": token.kind,
         "state": report.state,
         "seconds_left": report.seconds_left,
         "error_class": token.error_class or None,
         "errcode": token.errcode,
-        "complaints_refused": schedule.refuses_complaints(token, now),
+        "complaints_refused": complaints.refuses_complaints(token, now),
     }

@@ -2,10 +2,11 @@
 
 From the top of a token's way to the bottom:
 
-``serving``      memory → cache → database → refresh; what readers and complainers call
+``serving`` ``tickets``   memory → cache → database → refresh; what readers and complainers call
 ``served``       the entries in memory and cache
-``refresh``      the one flow behind the one door, in a flight of its own; ``attempt``: its single steps
-``schedule``     the decisions: pure, from a row and the time
+``refresh``      the one flow behind the one door, in a flight of its own; ``needs``: what comes first, ``attempt``: the
+                 single steps
+``schedule`` ``complaints`` ``birth``   the decisions: pure, from a row and the time
 ``batch``        many at once, for beat
 ``accounts`` ``lifecycle``   which account is meant; what follows when one is edited
 ``rows`` ``hosts`` ``site``  the tables
@@ -15,14 +16,15 @@ From the top of a token's way to the bottom:
 
 from __future__ import annotations
 
-from . import schedule
-from .accounts import find_token, resolve
+from . import complaints, schedule
+from .accounts import find_token, platform_of, resolve
 from .attempt import TOLERATED_SKEW
 from .batch import drain, refresh_each
 from .connections import alias, in_place, in_test_case, patiently, private, read
 from .ground import Crowded, Key, NotYet, aside, lane, settle
 from .lifecycle import connect
-from .refresh import Outcome, Status, refresh_now
+from .outcome import Outcome, Status
+from .refresh import refresh_now
 from .remote import look as look_remote
 from .rows import server_clock, write
 from .schedule import Fields, Reason
@@ -39,6 +41,7 @@ from .serving import (
 )
 from .site import fingerprint, identity, renew_fingerprint_key
 from .site import settle as settle_site
+from .tickets import aget_ticket, arefresh_ticket, get_ticket, refresh_ticket
 
 __all__ = [
     "TOLERATED_SKEW",
@@ -53,11 +56,14 @@ __all__ = [
     "Status",
     "acurrent_entry",
     "aget_access_token",
+    "aget_ticket",
     "alias",
     "arefresh_access_token",
+    "arefresh_ticket",
     "aside",
     "clear_memory",
     "complain",
+    "complaints",
     "connect",
     "current_entry",
     "drain",
@@ -65,6 +71,7 @@ __all__ = [
     "fingerprint",
     "forget",
     "get_access_token",
+    "get_ticket",
     "identity",
     "in_place",
     "in_test_case",
@@ -72,12 +79,14 @@ __all__ = [
     "lane",
     "look_remote",
     "patiently",
+    "platform_of",
     "private",
     "publish",
     "read",
     "refresh_access_token",
     "refresh_each",
     "refresh_now",
+    "refresh_ticket",
     "renew_fingerprint_key",
     "resolve",
     "schedule",

@@ -37,7 +37,7 @@ from wechat_token.engine import (
 from wechat_token.exceptions import AccountError, WeChatTokenError
 from wechat_token.forms import AccountForm
 from wechat_token.models import ACCESS_TOKEN, Account, Endpoint, Token
-from wechat_token.platforms.errcodes import explain
+from wechat_token.platforms import explain
 from wechat_token.redaction import Secret, one_line
 
 SECRET_VARIABLE = "WECHAT_SECRET"  # noqa: S105  the name of a variable, not a secret
@@ -148,14 +148,14 @@ class Command(BaseCommand):
         text = _(
             "Added %(account)s. The worker fetches its token; or do it here: manage.py wechat_token refresh %(appid)s"
         )
-        self._say(text % {"account": account, "appid": account.appid})
+        self._say(text % {"account": account, "appid": account.ref})
 
     def refresh(self, *, appids: list[str], **options: Any) -> None:
         failed = 0
         for token in _tokens(appids):
             text, done = _refresh(token)
             failed += not done
-            self._say(f"{token.account.appid}: {text}", self.style.SUCCESS if done else self.style.ERROR)
+            self._say(f"{token.account.ref}: {text}", self.style.SUCCESS if done else self.style.ERROR)
             self.stdout.flush()
         if failed:
             text = ngettext("%(count)d account was not refreshed.", "%(count)d accounts were not refreshed.", failed)
@@ -324,7 +324,7 @@ def _operator() -> str:
 
 def _accounts(appids: list[str]) -> list[Account]:
     """The accounts of these AppIDs, inactive ones too. Raises ``CommandError`` that names the choices."""
-    found = {account.appid: account for account in Account.objects.filter(appid__in=appids)}
+    found = {account.ref: account for account in Account.objects.filter(ref__in=appids)}
     for appid in appids:
         if appid not in found:
             _token(appid)
@@ -333,7 +333,7 @@ def _accounts(appids: list[str]) -> list[Account]:
 
 def _tokens(appids: list[str]) -> list[Token]:
     """The token rows of these accounts, or of all active ones. Raises ``CommandError`` that names the choices."""
-    chosen = appids or list(Account.objects.active().order_by("appid").values_list("appid", flat=True))
+    chosen = appids or list(Account.objects.active().order_by("ref").values_list("ref", flat=True))
     if not chosen:
         raise CommandError(
             _("There is no active WeChat account. Add one: manage.py wechat_token add-account APPID"),
@@ -375,8 +375,13 @@ def _in_words(outcome: Outcome) -> tuple[str, bool]:
             text = _("today's calls are used up, but for those kept for renewals. Again in %(time)s.")
             return text % {"time": wait}, False
         case Status.FAILED:
-            action = explain(outcome.error).advise(outcome.error.egress_ip) if outcome.error is not None else ""
+            action = ""
+            if outcome.error is not None:
+                meant = explain(token.account.platform, token.kind, outcome.error)
+                action = meant.advise(outcome.error.egress_ip)
             return _("failed: %(error)s. %(action)s") % {"error": outcome.error, "action": action}, False
+        case Status.WAITING if outcome.held is not None:
+            return _("it waits for %(root)s, which cannot be had now.") % {"root": outcome.held.root}, False
         case _:
             return _("refreshed a moment ago; nothing was done."), True
 
