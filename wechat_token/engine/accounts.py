@@ -50,13 +50,15 @@ def find(key: Key, *, may_make: bool) -> Token:
     token = rows.find(key)
     if token is None:
         account = Account.objects.using(alias()).filter(ref=ref).first()
-        if account is None:
+        if account is None or account.ref != ref:
             raise AccountNotFound(_remembered_as_unknown(ref))
         if _offered(account, kind) is None:
             raise _not_offered(account, kind)
         if not may_make:
             raise NotHere
         token = rows.made(account, kind)
+    elif token.account.ref != ref:  # MySQL's usual collations take WX… for wx… (R27)
+        raise AccountNotFound(_remembered_as_unknown(ref))
     elif _offered(token.account, kind) is None:
         raise _not_offered(token.account, kind)
     if not token.account.is_active:
