@@ -14,6 +14,7 @@ from django.utils.translation import gettext_lazy as _
 
 from ..engine import schedule
 from ..exceptions import ErrorClass
+from ..models import Endpoint
 from ..platforms.errcodes import lookup
 from ..querysets import usable
 
@@ -121,7 +122,7 @@ def action_for(token: Token) -> str:
     """What the last failure asks of a person, in their language; from the stored code, so any language will do."""
     if not token.failures or token.errcode is None:
         return ""
-    return lookup(token.errcode).advise(token.egress_ip)
+    return lookup(token.errcode).advise(token.egress_ip, on_stable=token.account.endpoint == Endpoint.STABLE)
 
 
 def duration(seconds: float) -> str:

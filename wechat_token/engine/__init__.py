@@ -19,8 +19,12 @@ from . import schedule
 from .accounts import find_token, resolve
 from .attempt import TOLERATED_SKEW
 from .batch import drain, refresh_each
-from .connections import alias, in_place, in_test_case, patiently, private, read
+from .connections import alias, in_place, in_test_case, lock_is_held, patiently, private, read
 from .ground import Crowded, Key, NotYet, aside, lane, settle
+from .hosts import name as host_name
+from .hosts import note as note_problem
+from .hosts import say as host_lives
+from .hosts import sign as sign_of_life
 from .lifecycle import connect
 from .refresh import Outcome, Status, refresh_now
 from .remote import look as look_remote
@@ -65,12 +69,16 @@ __all__ = [
     "fingerprint",
     "forget",
     "get_access_token",
+    "host_lives",
+    "host_name",
     "identity",
     "in_place",
     "in_test_case",
     "isolated",
     "lane",
+    "lock_is_held",
     "look_remote",
+    "note_problem",
     "patiently",
     "private",
     "publish",
@@ -84,5 +92,6 @@ __all__ = [
     "server_clock",
     "settle",
     "settle_site",
+    "sign_of_life",
     "write",
 ]
