@@ -25,7 +25,7 @@ TOLD_WITHIN: Final = 90.0  # seconds
 OVER_WITHIN: Final = 240.0
 QUIET: Final = 45.0  # seconds after the start in which nothing is to be told
 MANY: Final = [f"wx0000000many{number:05}" for number in range(206)]
-CLASSIC, WRONG, LIED = "wx0000000classic1", "wx00000000wrong01", "wx000000000lied01"
+CLASSIC, SHARED, WRONG, LIED = "wx0000000classic1", "wx000000000shared", "wx00000000wrong01", "wx000000000lied01"
 SETUP: Final = """
 from wechat_token import clock
 from wechat_token.models import Account, Token
@@ -186,14 +186,14 @@ class Night:
 
     @contextmanager
     def another_system(self) -> Iterator[None]:
-        url = f"{self.site.env['WECHAT_API_BASE_URL']}/cgi-bin/token?grant_type=client_credential&appid={CLASSIC}"
-        token = self.site.shell(f"from wechat_token import get_access_token; print(get_access_token({CLASSIC!r}))")
+        url = f"{self.site.env['WECHAT_API_BASE_URL']}/cgi-bin/token?grant_type=client_credential&appid={SHARED}"
+        token = self.site.shell(f"from wechat_token import get_access_token; print(get_access_token({SHARED!r}))")
         for _ in range(2):  # the second ends the overlap that the first one left to ours
             urllib.request.urlopen(f"{url}&secret={SECRET}", timeout=5).close()
         time.sleep(6)
         self.site.shell(
             "from wechat_token import refresh_access_token;"
-            f"refresh_access_token({CLASSIC!r}, stale_token={token.strip()!r})"
+            f"refresh_access_token({SHARED!r}, stale_token={token.strip()!r})"
         )
         yield
         self.site.shell(  # as if a day had passed
@@ -280,7 +280,7 @@ def run(database: str, only: str = "") -> bool:
         upstream = urlsplit(site.env["WECHAT_API_BASE_URL"])
         wechat = stack.enter_context(Link(upstream.hostname or "127.0.0.1", upstream.port or 80))
         site.env["WECHAT_API_BASE_URL"] = f"http://127.0.0.1:{wechat.port}"
-        accounts = dict.fromkeys([*MANY, WRONG, LIED], "stable") | {CLASSIC: "classic"}
+        accounts = dict.fromkeys([*MANY, WRONG, LIED], "stable") | {CLASSIC: "classic", SHARED: "classic"}
         for appid in accounts:
             site.fake.add_account(appid, SECRET)
         site.shell(SETUP.format(secret=SECRET, accounts=accounts))

@@ -122,14 +122,14 @@ def test_remote__status_speaks_of_the_token_server(remote):
     assert json.loads(Run("status", "--json").out)["healthy"] is True
 
 
-def test_remote__status_of_a_token_server_that_is_down(remote):
+def test_remote__status_of_a_token_server_that_is_down(remote, time):
     remote.get(TOKEN_URL, status=502)
     run = Run("status")
     assert (run.code, run.error) == (1, "No token can be had from there.")
     assert "REMOTE_URL" in run.out
 
 
-def test_remote__doctor_speaks_of_no_table(remote):
+def test_remote__doctor_speaks_of_no_table(remote, time):
     remote.get(TOKEN_URL, status=502)
     told = Run("doctor").out
     assert "every process asks the token server for itself" in told

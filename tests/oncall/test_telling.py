@@ -7,7 +7,7 @@ import itertools
 from dataclasses import replace
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.conftest import START
@@ -103,9 +103,10 @@ def test_decide__leaves_whoever_sends_alone_for_a_while():
         assert decision.step is step
 
 
-@given(st.lists(st.booleans(), max_size=200))
+@settings(max_examples=40)
+@given(st.lists(st.booleans(), max_size=100))
 def test_decide__an_end_follows_a_break_and_a_break_an_end(looks):
-    told = [event for _at, event in events(play([*looks, *[False] * 800])) if event is not Event.REMINDER]
+    told = [event for _at, event in events(play([*looks, *[False] * 400])) if event is not Event.REMINDER]
     assert told == [Event.BROKEN, Event.OVER] * (len(told) // 2)
 
 
