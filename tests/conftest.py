@@ -21,7 +21,6 @@ from django.db.models import Model
 
 from tests.hangar import Hangar
 from wechat_token import clock, process
-from wechat_token.diagnosis import watch
 from wechat_token.engine import ground, in_place, lifecycle, settle, threads
 from wechat_token.engine.refresh import Complaint, Outcome, begin
 from wechat_token.engine.schedule import Reason
@@ -104,12 +103,6 @@ def _new_process() -> Iterator[None]:
     process.forget()
     yield
     process.forget()
-
-
-@pytest.fixture(autouse=True)
-def _nobody_watches(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Requests and ticks start no thread that looks around for minutes; tests of the watch call it."""
-    monkeypatch.setattr(watch, "aside", lambda name, work: None)
 
 
 @pytest.fixture

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 from django.db import connection
 from django.db.models import F
@@ -92,7 +94,9 @@ def test_health__writes_nothing_without_a_key(caller):
         for path in (PATH, f"{PATH}/live", f"{PATH}/accounts"):
             Client().get(path)
     writes = [query["sql"] for query in queries if query["sql"].split()[0] in {"INSERT", "UPDATE", "DELETE"}]
-    assert [sql for sql in writes if '"id" = -1' not in sql] == []  # an UPDATE of no row tells whether it could
+    assert [
+        sql for sql in writes if not re.search(r"id. = +-1$", sql)
+    ] == []  # UPDATEs of no row
 
 
 def unserved(caller):
@@ -227,7 +231,7 @@ def test_health__asked_without_pause_looks_once_a_second(time, django_assert_num
         for _ in range(50):
             ask()
     time.pass_(1)
-    with django_assert_num_queries(12, exact=False) as second:
+    with django_assert_num_queries(20, exact=False) as second:
         ask()
     assert len(second)
 
@@ -264,6 +268,6 @@ def test_health__keeps_a_bounded_number_of_looks(time, monkeypatch, django_asser
         detail(caller)
     with django_assert_num_queries(0):
         detail(callers[-1])
-    with django_assert_num_queries(12, exact=False) as queries:  # that look is forgotten
+    with django_assert_num_queries(20, exact=False) as queries:  # that look is forgotten
         detail(callers[0])
     assert len(queries)

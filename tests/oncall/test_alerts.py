@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+from contextlib import nullcontext
 
 import pytest
 from django.core import mail
@@ -123,7 +124,8 @@ def test_alerts__a_database_that_refuses_is_told_of_through_the_cache(db, time, 
 
 
 @pytest.mark.django_db(transaction=True)
-def test_database__read_only_is_told_from_away():
+def test_database__read_only_is_told_from_away(monkeypatch):
+    monkeypatch.setattr(facts, "private", lambda: nullcontext("default"))
     writes = {"INSERT", "UPDATE", "DELETE"}
     assert facts.database() is Database.OK
     with database_down(lambda sql, params: sql.split()[0] in writes):
@@ -190,6 +192,7 @@ def test_watch__a_thread_for_many_requests_and_none_in_remote_mode(db, client, t
     started = []
     monkeypatch.setattr(watch, "aside", lambda name, work: started.append(name))
     monkeypatch.setattr(watch, "in_place", lambda: False)
+    monkeypatch.delattr(mail, "outbox")
     for _ in range(3):
         client.get("/wechat/health/live")
     assert started == ["watch"]

@@ -25,7 +25,8 @@ logger = logging.getLogger("wechat_token.alerts")
 
 TURN: Final = 8  # seconds for which one look is everybody's
 AT_ONCE: Final = 10  # messages of one look: robots take twenty a minute
-REST_FACTOR: Final = 50.0  # looks take 2 % of the time at most, however large the site
+REST_FACTOR: Final = 20.0  # looks take 5 % of a process's time at most, but where that would be too rare
+LONGEST_REST: Final = 20.0  # seconds
 
 _rests_until: float  # monotonic
 process.keep(globals(), _rests_until=float)
@@ -45,7 +46,8 @@ def go(state: Database) -> None:
     if state is Database.OK:
         with suppress(AnyDatabaseError):
             found = {problem.id: problem for problem in problems.problems(facts.collect())}
-            _rests_until = clock.monotonic() + (clock.monotonic() - began) * REST_FACTOR
+            now = clock.monotonic()
+            _rests_until = now + min((now - began) * REST_FACTOR, LONGEST_REST)
             _tell(InDatabase(), found)
     _tell(InCache(), outage)
 
