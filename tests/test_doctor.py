@@ -60,9 +60,7 @@ def test_examine__writes_no_row(account, time):
     ) as queries:
         list(doctor.examine())
     writes = [q["sql"] for q in queries if q["sql"].split()[0] in {"INSERT", "UPDATE", "DELETE"}]
-    assert [
-        sql for sql in writes if not re.search(r"id. = +-1$", sql)
-    ] == []  # UPDATEs of no row
+    assert [sql for sql in writes if not re.search(r"id. = +-1$", sql)] == []  # UPDATEs of no row
 
 
 def test_examine__broken_settings_end_it_at_once(settings):

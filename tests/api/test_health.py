@@ -94,9 +94,7 @@ def test_health__writes_nothing_without_a_key(caller):
         for path in (PATH, f"{PATH}/live", f"{PATH}/accounts"):
             Client().get(path)
     writes = [query["sql"] for query in queries if query["sql"].split()[0] in {"INSERT", "UPDATE", "DELETE"}]
-    assert [
-        sql for sql in writes if not re.search(r"id. = +-1$", sql)
-    ] == []  # UPDATEs of no row
+    assert [sql for sql in writes if not re.search(r"id. = +-1$", sql)] == []  # UPDATEs of no row
 
 
 def unserved(caller):
