@@ -173,6 +173,19 @@ def test_mail__that_fails_is_a_failure_without_its_text(settings, time, monkeypa
     assert channels.try_to_send(channel, BROKEN) == "OSError"
 
 
+def test_mail__server_that_hangs_is_left_in_time(settings, monkeypatch):
+    over = threading.Event()
+    monkeypatch.setattr(channels, "MAIL_SECONDS", 0.2)
+    monkeypatch.setattr(channels, "aside", lambda name, work: threading.Thread(target=work, daemon=True).start())
+    monkeypatch.setattr(channels.EmailMessage, "send", lambda self: over.wait(5))
+    settings.WECHAT_TOKEN = {"ALERT_EMAILS": ["oncall@example.com"]}
+    (channel,) = channels.configured()
+    began = real_time.monotonic()
+    assert "no end within" in channels.try_to_send(channel, BROKEN)
+    assert real_time.monotonic() - began < 1.0
+    over.set()
+
+
 def test_send__leaves_out_who_has_it(settings, time, net):
     settings.WECHAT_TOKEN = {"ALERT_EMAILS": ["oncall@example.com"], "ALERT_WEBHOOKS": [PLAIN]}
     assert channels.send(BROKEN, but={channel.id for channel in channels.configured()}) == set()

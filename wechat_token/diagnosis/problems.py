@@ -203,8 +203,8 @@ def _hosts(facts: Facts) -> Problems:
         yield _of_hosts(
             "secrets-unreadable", _CRITICAL, told,
             _("Stored AppSecrets cannot be read on %(hosts)s: it lacks the encryption key that wrote them."),
-            _("Give that host the SECRET_KEY, SECRET_KEY_FALLBACKS and ENCRYPTION_KEYS that the others have, and "
-              "restart it."),
+            _("Give that host the encryption keys that the others have (ENCRYPTION_KEYS_FILE, ENCRYPTION_KEYS or "
+              "SECRET_KEY), and restart it."),
             _("If a key is lost everywhere, enter the AppSecrets again: tokens heal by themselves."),
         )  # fmt: skip
     if told := met.pop("wechat", None):
