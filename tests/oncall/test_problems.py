@@ -252,6 +252,15 @@ def test_clients__a_key_that_has_ended_under_its_user_is_more_than_a_warning():
     assert found.severity is Severity.PROBLEM
 
 
+def test_problems__a_name_cannot_end_a_line_or_fill_a_page():
+    odd = "a\r\nBcc: all@example.com\u202e" + "🐟" * 200
+    (found,) = problems(site(host(), keys=(KeyEnd(odd, ago(-86_400)),)))
+    assert found.text.isprintable()
+    assert len(found.text) < 150
+    (found,) = problems(site(host("web\n2", problems={"wechat": "no\nway"})))
+    assert found.text.isprintable()
+
+
 def test_problems__worst_first():
     facts = site(host(problems={"secrets": "no"}), failing=(WHITELIST,), is_copy=True)
     assert [problem.severity for problem in problems(facts)] == list(Severity)

@@ -89,14 +89,11 @@ class InCache:
             entry = self._read(cause)
             if entry is None:
                 continue
-            state = _of_entry(cause, entry)
             if cause in present:
                 self._seen(cause, entry)
-            elif not self._is_seen_elsewhere(cause, entry):
-                found[cause] = state
+            elif self._is_seen_elsewhere(cause, entry):
                 continue
-            if cause in present:
-                found[cause] = state
+            found[cause] = _of_entry(cause, entry)
         return found
 
     def write(self, state: State) -> State | None:

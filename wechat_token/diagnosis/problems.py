@@ -17,6 +17,7 @@ from django.utils.translation import ngettext
 
 from ..exceptions import ErrorClass
 from ..platforms.errcodes import NO_ANSWER, UNKNOWN_CODE, Meaning, lookup
+from ..redaction import one_line
 from .states import duration
 
 RUNBOOK: Final = "docs/operations.md"
@@ -25,6 +26,7 @@ LATE: Final = 10.0  # seconds by which a heartbeat may be late on a busy machine
 HOST_IS_GONE: Final = dt.timedelta(minutes=10)  # one that says nothing for this long has no problems any more
 KEY_ENDS_WITHIN: Final = dt.timedelta(days=7)
 NAMED: Final = 3  # examples in a sentence
+LONGEST_NAME: Final = 80  # characters of each
 
 WHITELIST: Final = frozenset({40164, 61004})
 SECRET: Final = frozenset({40001, 40125, 40243})
@@ -242,7 +244,7 @@ def _hosts(facts: Facts) -> Problems:
 
 def _of_hosts(cause: str, severity: Severity, told: list[tuple[str, str]], text: str, *steps: str) -> Problem:
     names = tuple(name for name, _text in told)
-    sentence = text % {"hosts": _listed(names, len(names)), "text": told[0][1].rstrip(".")}
+    sentence = text % {"hosts": _listed(names, len(names)), "text": one_line(told[0][1]).rstrip(".")}
     return Problem(cause, severity, sentence, steps, len(names), names[:NAMED])
 
 
@@ -506,5 +508,5 @@ def _site(facts: Facts) -> Problems:
 
 
 def _listed(names: tuple[str, ...], count: int) -> str:
-    shown = ", ".join(names[:NAMED])
+    shown = ", ".join(one_line(name)[:LONGEST_NAME] for name in names[:NAMED])
     return f"{shown}, …" if count > min(len(names), NAMED) else shown
