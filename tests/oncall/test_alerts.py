@@ -14,7 +14,7 @@ from tests.outages import database_down
 from wechat_token import get_access_token, process
 from wechat_token.client_keys.keys import make_key
 from wechat_token.diagnosis import alerts, facts, watch
-from wechat_token.diagnosis.problems import Database
+from wechat_token.diagnosis.evidence import Database
 from wechat_token.models import Account, Alert, ClientKey, Host, Token
 
 

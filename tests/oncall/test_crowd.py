@@ -13,7 +13,7 @@ from tests.live.site import live_site
 LOOK = """
 import time
 from wechat_token.diagnosis import alerts
-from wechat_token.diagnosis.problems import Database
+from wechat_token.diagnosis.evidence import Database
 for at in ({first}, {second}, {second} + 21):
     time.sleep(max(at - time.time(), 0))
     alerts.go(Database.OK)

@@ -10,17 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.conftest import START
-from wechat_token.diagnosis.problems import (
-    Database,
-    Facts,
-    Failing,
-    Group,
-    HostFact,
-    KeyEnd,
-    Quota,
-    Severity,
-    problems,
-)
+from wechat_token.diagnosis.evidence import Database, Facts, Failing, Group, HostFact, KeyEnd, Quota
+from wechat_token.diagnosis.problems import Severity, problems
 
 EVERY = 5.0
 

@@ -25,7 +25,8 @@ from ..client_keys import usage
 from ..client_keys.keyring import Grant
 from ..conf import get_settings
 from ..diagnosis import facts, problems, pulse, states
-from ..diagnosis.problems import Database, Problem, Severity
+from ..diagnosis.evidence import Database, Facts
+from ..diagnosis.problems import Problem, Severity
 from ..engine import in_test_case, read, schedule
 from ..models import ACCESS_TOKEN, KeyUsage, Token
 from ..querysets import TokenQuerySet
@@ -139,7 +140,7 @@ def _keep(scope: Scope, former: T | None, see: Callable[[], T], blind: Callable[
 def _blind(former: _Look | None) -> _Look:
     until = former.usable_until if former else None
     status = "degraded" if until is not None and clock.now() < until else "down"
-    found = _told(problems.problems(problems.Facts(clock.now(), database=Database.UNREACHABLE)))
+    found = _told(problems.problems(Facts(clock.now(), database=Database.UNREACHABLE)))
     return _Look(status, (), former.total if former else 0, until, Database.UNREACHABLE, found)
 
 

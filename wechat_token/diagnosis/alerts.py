@@ -18,7 +18,8 @@ from .. import clock, process
 from ..conf import get_settings
 from . import channels, facts, problems, telling
 from .alert_states import InCache, InDatabase, States
-from .problems import Database, Facts, Problem
+from .evidence import Database, Facts
+from .problems import Problem
 from .telling import Event, State, Step
 
 logger = logging.getLogger("wechat_token.alerts")

@@ -32,7 +32,8 @@ from ..exceptions import EncryptionKeyError, TokenUnavailable, UpstreamError, We
 from ..models import ACCESS_TOKEN, Account, KeyUsage, Site, Token
 from ..platforms import transport
 from . import facts, odd_rows, overview, problems, rotation, states
-from .problems import Facts, Severity
+from .evidence import Facts
+from .problems import Severity
 
 # Causes that an examination of their own shows in more detail: every account, the periodic task, the cache from here.
 EXAMINED_ELSEWHERE = frozenset({

@@ -19,7 +19,7 @@ from ..models import Account, ClientKey, Endpoint, Host, Token
 from ..platforms import KINDS, source_for
 from ..querysets import TokenQuerySet, usable
 from . import problems, states
-from .problems import Database, Facts, Failing, Group, HostFact, KeyEnd, Quota
+from .evidence import Database, Facts, Failing, Group, HostFact, KeyEnd, Quota
 
 T = TypeVar("T")
 

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import datetime as dt
 import enum
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from typing import Final
 
 from django.utils.translation import gettext as _
@@ -18,6 +18,7 @@ from django.utils.translation import ngettext
 from ..exceptions import ErrorClass
 from ..platforms.errcodes import NO_ANSWER, UNKNOWN_CODE, Meaning, lookup
 from ..redaction import one_line
+from .evidence import Database, Facts, Failing
 from .states import duration
 
 RUNBOOK: Final = "docs/operations.md"
@@ -38,87 +39,6 @@ class Severity(enum.StrEnum):
     CRITICAL = "critical"  # somebody goes without a token, or will as soon as the tokens in hand end
     PROBLEM = "problem"  # tokens serve, but somebody has to act
     WARNING = "warning"  # nothing fails yet
-
-
-class Database(enum.StrEnum):
-    OK = "ok"
-    READ_ONLY = "read-only"
-    UNREACHABLE = "unreachable"
-
-
-# -- what is known ---------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class HostFact:
-    """A ``Host`` row. ``problems``: text by subject, of those that were met within ``HOST_IS_GONE``."""
-
-    name: str
-    seen_at: dt.datetime
-    beat_at: dt.datetime | None = None
-    worker_at: dt.datetime | None = None
-    ticked_at: dt.datetime | None = None
-    tick_seconds: float = 0.0
-    problems: Mapping[str, str] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, slots=True)
-class Failing:
-    """Tokens whose renewal fails for one reason. ``dead``: of these without a usable token; ``late``: of these dead or
-    near their end after several tries; ``first_end``: when the next of them dies."""
-
-    error_class: str
-    errcode: int | None
-    egress_ip: str
-    count: int
-    dead: int = 0
-    late: int = 0
-    examples: tuple[str, ...] = ()
-    first_end: dt.datetime | None = None
-    on_stable: bool = True  # all of them
-
-
-@dataclass(frozen=True, slots=True)
-class Group:
-    count: int = 0
-    examples: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class Quota:
-    appid: str
-    endpoint: str
-    used: int
-    limit: int
-
-
-@dataclass(frozen=True, slots=True)
-class KeyEnd:
-    name: str
-    expires_at: dt.datetime
-
-
-@dataclass(frozen=True, slots=True)
-class Facts:
-    """``every``: seconds between ticks as far as beat's own table tells, None if somebody else starts them;
-    ``tick``: '' or why beat starts none; ``waiting_since``: when the first active account was made."""
-
-    now: dt.datetime
-    database: Database = Database.OK
-    hosts: tuple[HostFact, ...] = ()
-    every: float | None = None
-    tick: str = ""
-    waiting_since: dt.datetime | None = None
-    drain_deadline: float = 20.0
-    paused: bool = False
-    is_copy: bool = False
-    failing: tuple[Failing, ...] = ()
-    overdue: Group = Group()
-    oldest_due: dt.datetime | None = None
-    others: Mapping[str, Group] = field(default_factory=dict)  # whom another system renews, by endpoint
-    complained: Group = Group()
-    quotas: tuple[Quota, ...] = ()
-    keys: tuple[KeyEnd, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

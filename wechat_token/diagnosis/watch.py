@@ -16,7 +16,7 @@ from .. import clock, conf, process
 from ..conf import get_settings
 from ..engine import aside, in_place
 from . import alerts, facts, pulse
-from .problems import Database
+from .evidence import Database
 
 logger = logging.getLogger("wechat_token")
 
