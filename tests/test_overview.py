@@ -107,6 +107,7 @@ def test_as_json__keys_and_values(account, time):
     assert report == {
         "checked_at": "2026-03-02T04:00:00+00:00",
         "healthy": True,
+        "problems": [],
         "accounts": [
             {
                 "appid": APPID,

@@ -16,6 +16,7 @@ class WeChatTokenConfig(AppConfig):
         from . import beat, checks, logs, security
         from .api import access_logs
         from .client_keys import keyring
+        from .diagnosis import watch
         from .engine import connect as connect_engine
         from .engine import lane
 
@@ -25,4 +26,5 @@ class WeChatTokenConfig(AppConfig):
         keyring.connect()
         logs.connect()
         access_logs.connect()
+        watch.connect()
         post_migrate.connect(beat.create_periodic_tasks, sender=self, dispatch_uid="wechat_token.beat")

@@ -18,6 +18,8 @@ from django.core.cache import caches
 from django.core.cache.backends.dummy import DummyCache
 from django.core.cache.backends.locmem import LocMemCache
 from django.core.checks import CheckMessage
+from django.core.exceptions import ValidationError
+from django.core.validators import validate_email
 from django.db import connections
 
 from . import beat, conf, encryption, plaintext, text_cache
@@ -35,11 +37,11 @@ SQLITE_TIMEOUT = 5.0  # seconds; also what Python's driver waits if nothing is s
 def register() -> None:
     for check in (
         check_setting_names, check_setting_values, check_api_base_url, check_platforms, check_beat_installed,
-        check_time_zone, check_redis_timeout,
+        check_time_zone, check_redis_timeout, check_alert_addresses,
     ):  # fmt: skip
         checks.register(check, TAG)
     for check in (
-        check_cache_shared, check_cache_text, check_encryption_key, check_sqlite, check_paused, check_tls,
+        check_cache_shared, check_cache_text, check_encryption_key, check_sqlite, check_paused, check_tls, check_alerts,
     ):  # fmt: skip
         checks.register(check, TAG, deploy=True)
     for check in (check_periodic_task, check_site):
@@ -324,6 +326,65 @@ def without_tls(setting: str, host: str) -> CheckMessage:
         "Silence it where the network is the site's own.",
         id="wechat_token.W024",
     )  # fmt: skip
+
+
+def check_alert_addresses(app_configs: Any = None, **kwargs: Any) -> list[CheckMessage]:
+    """By number, never by value: a webhook's address is a secret, and a typo does not change that (S2)."""
+    if conf.problems():
+        return []
+    settings = conf.get_settings()
+    messages = []
+    for number, address in enumerate(settings.alert_emails, 1):
+        try:
+            validate_email(address)
+        except ValidationError:
+            messages.append(unusable_value(f"WECHAT_TOKEN['ALERT_EMAILS']: entry {number} is no e-mail address."))
+    for number, hook in enumerate(settings.alert_webhooks, 1):
+        if not _is_http(hook.url.reveal()):
+            messages.append(
+                unusable_value(
+                    f"WECHAT_TOKEN['ALERT_WEBHOOKS']: entry {number} is no URL of the form https://HOST/PATH.",
+                    "Copy it again from the robot's page.",
+                )
+            )
+    return messages
+
+
+def _is_http(url: str) -> bool:
+    try:
+        parts = urlsplit(url)
+        return parts.scheme in {"http", "https"} and bool(parts.hostname) and parts.port != 0 and url.isprintable()
+    except ValueError:
+        return False
+
+
+def check_alerts(app_configs: Any = None, **kwargs: Any) -> list[CheckMessage]:
+    if conf.problems() or _is_remote():
+        return []
+    settings = conf.get_settings()
+    if not settings.alert_emails and not settings.alert_webhooks:
+        return [nobody_is_told()]
+    backend = django_settings.EMAIL_BACKEND.rpartition(".")[0].rpartition(".")[2]
+    if settings.alert_emails and backend in {"console", "dummy", "filebased", "locmem"}:
+        return [mail_stays_here(backend)]
+    return []
+
+
+def nobody_is_told() -> CheckMessage:
+    return checks.Warning(
+        "Nobody is told when tokens cannot be renewed.",
+        hint="Set WECHAT_TOKEN['ALERT_EMAILS'] or ['ALERT_WEBHOOKS'] and try them with manage.py wechat_token alert "
+        "--test.",
+        id="wechat_token.W030",
+    )
+
+
+def mail_stays_here(backend: str) -> CheckMessage:
+    return checks.Warning(
+        f"Alerts go by mail, and the {backend} mail backend sends none.",
+        hint="Set EMAIL_BACKEND and EMAIL_HOST.",
+        id="wechat_token.W031",
+    )
 
 
 def check_site(app_configs: Any = None, databases: Iterable[str] | None = None, **kwargs: Any) -> list[CheckMessage]:

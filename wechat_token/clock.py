@@ -28,6 +28,11 @@ def wall() -> dt.datetime:
     return dt.datetime.now(dt.UTC)
 
 
+def ahead() -> float:
+    """Seconds by which the database's clock was last seen ahead of this host's; 0 within ``TOLERATED``."""
+    return _ahead.total_seconds()
+
+
 def compare(common: dt.datetime, before: dt.datetime, after: dt.datetime) -> None:
     """Learn what the database's clock said at some moment between ``before`` and ``after`` of ours (:func:`wall`).
 

@@ -19,6 +19,7 @@ from django.conf import settings as django_settings
 from django.core.signals import setting_changed
 
 from .exceptions import ConfigurationError
+from .redaction import Secret
 
 NAME = "WECHAT_TOKEN"
 
@@ -26,6 +27,14 @@ NAME = "WECHAT_TOKEN"
 _ZERO_ALLOWED: Final = "zero allowed"
 NonNegative = Annotated[float, _ZERO_ALLOWED]
 NonNegativeInt = Annotated[int, _ZERO_ALLOWED]
+
+
+@dataclass(frozen=True, slots=True)
+class Webhook:
+    """Where alerts go. Both parts are secrets (S2); ``secret`` is what DingTalk and Feishu sign with, '' for none."""
+
+    url: Secret
+    secret: Secret = field(default_factory=lambda: Secret(""))
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +77,9 @@ class Settings:
     batch_size: int = 1000
     batch_threads: int = 32
     drain_deadline: float = 20.0  # how long one tick goes on with what has become due meanwhile (R35)
+    # -- alerts: who is told what is wrong with this site
+    alert_emails: tuple[str, ...] = ()
+    alert_webhooks: tuple[Webhook, ...] = ()  # each a URL, or {"url": …, "secret": …}
     # -- secrecy and housekeeping
     encryption_keys: tuple[str, ...] | Callable[[], Iterable[str | bytes]] = field(default=(), repr=False)
     encryption_keys_file: str | None = None  # one key a line; read at start and whenever it changes
@@ -120,6 +132,9 @@ def _expected(hint: Any, value: Any) -> str:
     if isinstance(hint, types.UnionType):
         refusals = [_expected(option, value) for option in get_args(hint)]
         return "" if "" in refusals else " or ".join(refusals)
+    if hint == tuple[Webhook, ...]:
+        fits = isinstance(value, list | tuple) and all(map(_is_webhook, value))
+        return "" if fits else 'a list of URLs, or of {"url": …, "secret": …}'
     if get_origin(hint) is tuple:
         fits = isinstance(value, list | tuple) and all(isinstance(item, str | bytes) for item in value)
         return "" if fits else "a list of strings"
@@ -128,6 +143,13 @@ def _expected(hint: Any, value: Any) -> str:
     if hint in (int, float):
         return _expected_number(hint, value, zero_allowed=False)
     return "" if isinstance(value, hint) else _WORDS[hint]
+
+
+def _is_webhook(value: Any) -> bool:
+    if isinstance(value, str):
+        return True
+    texts = isinstance(value, Mapping) and all(isinstance(text, str) for text in value.values())
+    return texts and "url" in value and set(value) <= {"url", "secret"}
 
 
 def _expected_number(hint: type, value: Any, *, zero_allowed: bool) -> str:
@@ -164,7 +186,10 @@ def _read() -> Settings:
     known = known_keys()
     values = {key.lower(): value for key, value in _configured().items() if key in known}
     for name, value in values.items():
-        if isinstance(value, list | tuple):
+        if name == "alert_webhooks":
+            hooks = ({"url": hook} if isinstance(hook, str) else hook for hook in value)
+            values[name] = tuple(Webhook(Secret(hook["url"].strip()), Secret(hook.get("secret", ""))) for hook in hooks)
+        elif isinstance(value, list | tuple):
             # Fernet.generate_key() makes bytes; both spellings are the same key.
             values[name] = tuple(v.decode("ascii", "replace") if isinstance(v, bytes) else v for v in value)
     return Settings(**values)

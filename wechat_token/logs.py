@@ -71,7 +71,7 @@ def _on_attention(appid: str, kind: str, message: str, action: Any, errcode: int
 def _on_foreign(appid: str, kind: str, count: int, **kwargs: Any) -> None:
     logger.warning(
         "%s %s died before its time, for the %d. time: another system renews it with the same AppID. "
-        "Use the stable endpoint, or give that system a client key.",
+        "Give that system a client key.",
         appid, kind, count,
     )  # fmt: skip
 

@@ -264,6 +264,12 @@ class Token(models.Model):
         verbose_name = _("token")
         verbose_name_plural = _("tokens")
         constraints: ClassVar = [models.UniqueConstraint(fields=["account", "kind"], name="wechat_token_one_per_kind")]
+        # What needs somebody is found among a million without reading them; almost all rows have 0 or nothing here.
+        indexes: ClassVar = [
+            models.Index(fields=["failures"], name="wechat_token_failing"),
+            models.Index(fields=["foreign_at"], name="wechat_token_foreign"),
+            models.Index(fields=["complaints_refused_at"], name="wechat_token_refused"),
+        ]
         permissions: ClassVar = [
             ("refresh_token", _("Can refresh tokens")),
             ("reveal_token", _("Can read tokens in clear")),
@@ -421,12 +427,19 @@ class TokenRead(models.Model):
 
 
 class Host(models.Model):
-    """What a host says of itself, at most every 30 s: that it lives, that it drains, what it cannot read (R31, R35)."""
+    """What a host says of itself, at most every 30 s: that it lives, what it does, what it cannot do (R31, R35)."""
 
     name = models.CharField(_("host"), max_length=255, unique=True)
     seen_at = models.DateTimeField(_("last seen"))
+    version = models.CharField(max_length=32, blank=True)
+    # Signs of life: when beat sent the tick here, a worker lived here, a tick was worked off here and how long it took.
+    beat_at = models.DateTimeField(null=True, blank=True)
+    worker_at = models.DateTimeField(null=True, blank=True)
+    ticked_at = models.DateTimeField(null=True, blank=True)
+    tick_seconds = models.FloatField(default=0.0)
     drain_until = models.DateTimeField(null=True, blank=True)  # one batch a host at a time, and no longer than this
-    problems = models.JSONField(default=dict, blank=True)  # what keeps it from working: text by subject
+    # What keeps it from working, by subject: {"at", "pid", "text"}, of the process that met it last.
+    problems = models.JSONField(default=dict, blank=True)
 
     objects = PrimaryManager["Host"]()
 
@@ -438,6 +451,36 @@ class Host(models.Model):
 
     def __str__(self) -> str:
         return self.name
+
+
+class Alert(models.Model):
+    """What people are told about one cause: that it broke, again and again, that it is over. Each change is one
+    conditional UPDATE, so that of many processes one sends. The rules are in :mod:`wechat_token.diagnosis.telling`."""
+
+    cause = models.CharField(max_length=100, unique=True)
+    revision = models.PositiveBigIntegerField(default=0)
+    first_at = models.DateTimeField()  # since when it is there
+    gone_at = models.DateTimeField(null=True, blank=True)  # since when it is not
+    text = models.TextField(blank=True)  # what was told last
+    count = models.PositiveIntegerField(default=0)  # how many it concerned then
+    told = models.PositiveIntegerField(default=0)  # messages so far
+    told_at = models.DateTimeField(null=True, blank=True)
+    flaps = models.PositiveIntegerField(default=0)  # how often it came back soon after its end
+    # The message under way: who has it already, how often it was tried, until when its sender is left alone.
+    delivered = models.JSONField(default=list, blank=True)
+    attempts = models.PositiveIntegerField(default=0)
+    sending_until = models.DateTimeField(null=True, blank=True)
+
+    objects = PrimaryManager["Alert"]()
+
+    class Meta:
+        base_manager_name = "objects"
+        verbose_name = _("alert")
+        verbose_name_plural = _("alerts")
+        ordering = ("cause",)
+
+    def __str__(self) -> str:
+        return self.cause
 
 
 class Site(models.Model):

@@ -7,21 +7,54 @@ pile up while workers are down.
 from __future__ import annotations
 
 import datetime as dt
+from contextlib import suppress
+from typing import Any
 
 from celery import shared_task
+from celery.signals import after_task_publish, heartbeat_sent
+from django.db import DatabaseError, InterfaceError
 
 from . import clock
 from .conf import get_settings
-from .engine import Reason, drain, private, refresh_each
+from .diagnosis import watch
+from .engine import Reason, aside, drain, in_place, private, refresh_each, sign_of_life
 from .models import RefreshLog, Token
 
 PRUNE_AT_ONCE = 10_000  # rows of one DELETE: short locks, whatever has piled up
 
 
+@heartbeat_sent.connect(weak=False, dispatch_uid="wechat_token.tasks.worker")
+def _worker_lives(**kwargs: Any) -> None:
+    """In the main process of each worker, every few seconds, whether or not there is anything to do."""
+    _sign("worker_at")
+
+
+@after_task_publish.connect(
+    weak=False, sender="wechat_token.refresh_due_tokens", dispatch_uid="wechat_token.tasks.beat"
+)
+def _beat_lives(**kwargs: Any) -> None:
+    """In beat, when the broker has taken the tick."""
+    _sign("beat_at")
+
+
+def _sign(which: str) -> None:
+    """On a thread: neither beat nor a worker waits for the database."""
+
+    def work() -> None:
+        with suppress(DatabaseError, InterfaceError), private():
+            sign_of_life(which)
+
+    if not in_place():
+        aside(which, work)
+
+
 @shared_task(name="wechat_token.refresh_due_tokens", ignore_result=True, expires=30)
 def refresh_due_tokens() -> dict[str, int]:
     """The tick of beat: renew what is due (R17)."""
-    return dict(drain())
+    try:
+        return dict(drain())
+    finally:
+        watch.begin(ticking=True)
 
 
 @shared_task(name="wechat_token.refresh_token", ignore_result=True, expires=60)

@@ -14,5 +14,7 @@ urlpatterns = [
     path("cgi-bin/token", weixin.token, name="token"),
     path("cgi-bin/stable_token", weixin.stable_token, name="stable_token"),
     path("health", health.health, name="health"),
+    path("health/live", health.live, name="health_live"),
+    path("health/accounts", health.accounts, name="health_accounts"),
     path("openapi.json", openapi.openapi, name="openapi"),
 ]

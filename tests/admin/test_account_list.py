@@ -59,13 +59,13 @@ def test_list__failure_in_words_with_what_to_do(boss, account):
 
 def test_list__foreign_refresh_advises_stable(boss, classic, time):
     Token.objects.update(foreign_refreshes=1, foreign_at=time.now())
-    assert "Set the endpoint to stable" in page(boss.get(reverse(LIST)))
+    assert "set the endpoint to stable" in page(boss.get(reverse(LIST)))
 
 
 def test_list__foreign_refresh_of_long_ago_is_no_news(boss, classic, time):
     Token.objects.update(foreign_refreshes=1, foreign_at=time.now() - dt.timedelta(days=8))
-    assert "another system." not in page(boss.get(reverse(LIST)))
-    assert "Set the endpoint to stable" in page(boss.get(url("change", classic)))
+    assert "Another system uses" not in page(boss.get(reverse(LIST)))
+    assert "set the endpoint to stable" in page(boss.get(url("change", classic)))
 
 
 def test_list__account_without_a_token_row(boss, account):

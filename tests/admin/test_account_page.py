@@ -81,10 +81,10 @@ def shown(request, boss, account):
 
 def test_notices__what_a_host_cannot_read(shown, time):
     assert "wt-bad" not in shown()
-    text = f"{time.now().isoformat(timespec='seconds')} A stored <b>WeChat secret</b> cannot be read"
-    Host.objects.create(name="web-2", seen_at=time.now(), problems={"EncryptionKeyError": text})
-    assert "Host web-2: A stored &lt;b&gt;WeChat secret&lt;/b&gt; cannot be read" in shown()
-    time.pass_(86_401)
+    told = {"at": time.now().isoformat(timespec="seconds"), "pid": 1, "text": "A <b>setting</b> is wrong"}
+    Host.objects.create(name="web-2", seen_at=time.now(), problems={"ConfigurationError": told})
+    assert "Host web-2: A &lt;b&gt;setting&lt;/b&gt; is wrong" in shown()
+    time.pass_(601)
     assert "web-2" not in shown()
 
 

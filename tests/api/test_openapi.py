@@ -63,7 +63,7 @@ def test_openapi__knows_every_errcode(document):
 
 
 def test_openapi__knows_every_state_and_class(document):
-    account = schema(document, "Health")["accounts"]["items"]["properties"]
+    account = schema(document, "AccountHealth")
     assert set(account["state"]["enum"]) == set(State)
     assert set(account["error_class"]["enum"]) == {*ErrorClass, None}
     assert set(schema(document, "Error")["error"]["properties"]["class"]["enum"]) == {*ErrorClass, None}

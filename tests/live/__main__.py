@@ -1,4 +1,4 @@
-"""``python -m tests.live renewal|chaos|ground|stampede|outage``: the proofs with real processes on real services.
+"""``python -m tests.live renewal|chaos|ground|stampede|outage|night``: the proofs with real processes on real services.
 
 Loopback only, bounded, and clean afterwards. Exit code 1 if a promise was broken.
 """
@@ -9,7 +9,7 @@ import argparse
 import signal
 import sys
 
-from . import chaos, outage, stampede
+from . import chaos, night, outage, stampede
 from .figures import machine
 from .renewal import keep_alive
 
@@ -55,6 +55,11 @@ def main() -> int:
     away.add_argument("--seconds", type=float, default=15, help="of each of the four phases")
     away.add_argument("--database", choices=("postgres", "mariadb"), default="postgres")
     away.set_defaults(prove=prove_outage)
+
+    dark = proofs.add_parser("night", help="twelve faults, and when an operator was told of each")
+    dark.add_argument("--database", choices=("postgres", "mariadb"), default="postgres")
+    dark.add_argument("--only", default="", help="faults whose name has this in it")
+    dark.set_defaults(prove=prove_night)
 
     options = parser.parse_args()
     # As Ctrl-C does: whatever was started is ended, whatever was made is dropped.
@@ -111,6 +116,12 @@ def prove_outage(options: argparse.Namespace) -> bool:
         f"{options.database}, {options.what} away: worst p99 is {outage.ratio(phases):.1f} times the healthy one; "
         f"promises {'kept' if kept else 'BROKEN'}"
     )
+    return kept
+
+
+def prove_night(options: argparse.Namespace) -> bool:
+    kept = night.run(options.database, options.only)
+    print(f"{options.database}: promises {'kept' if kept else 'BROKEN'}")
     return kept
 
 

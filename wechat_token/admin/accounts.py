@@ -25,7 +25,7 @@ from ..forms import AccountForm
 from ..models import ACCESS_TOKEN, Account, RefreshLog, Token
 from . import words
 from .lists import ConditionFilter
-from .notices import site_notices, tick_notice
+from .notices import site_notices
 from .panel import LOG_ROWS, panel, report
 from .token_views import TokenViews
 
@@ -73,7 +73,7 @@ class AccountAdmin(TokenViews, _ModelAdmin):
     # Not atomic: the action refreshes tokens, and a transaction of ours would keep it waiting on SQLite (R3).
     @transaction.non_atomic_requests
     def changelist_view(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> HttpResponse:
-        notices = {"tick_notice": tick_notice(self.admin_site), **site_notices()}
+        notices = site_notices(self.admin_site)
         return super().changelist_view(request, {**notices, **(extra_context or {})})
 
     @admin.display(description=gettext_lazy("state"))

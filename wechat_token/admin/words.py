@@ -13,6 +13,7 @@ from django.utils.timezone import localtime
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy, ngettext
 
+from ..diagnosis.problems import another_system_advice
 from ..diagnosis.states import duration
 from ..engine import Outcome, Reason, Status
 from ..exceptions import ErrorClass
@@ -77,7 +78,8 @@ def problem(token: Token) -> Problem | None:
         return None
     if token.errcode is not None:
         meant = meaning(token.account.platform, token.kind, token.errcode)
-        summary, action = str(meant.summary), meant.advise(token.egress_ip)
+        on_stable = token.account.endpoint == Endpoint.STABLE
+        summary, action = str(meant.summary), meant.advise(token.egress_ip, on_stable=on_stable)
     elif token.error_class == ErrorClass.QUOTA:
         summary = _("A limit of calls is reached.")
         action = _("Nothing to do at once: it is retried when the limit allows.")
@@ -93,15 +95,8 @@ def foreign_hint(token: Token, now: dt.datetime, *, always: bool = False) -> str
     """That another system renews this account's token (R14), and what to do; '' if none was seen lately."""
     if token.foreign_at is None or not (always or now - token.foreign_at < FOREIGN_IS_NEWS):
         return ""
-    if token.account.endpoint == Endpoint.CLASSIC:
-        return _(
-            "Another system uses this AppID and ended our token early. Set the endpoint to stable, here and "
-            "there, or let the other system read its tokens from here."
-        )
-    return _(
-        "Another system uses this AppID and ended our token early. Find it and set it to the stable "
-        "endpoint, or let it read its tokens from here."
-    )
+    seen = _("Another system uses this AppID and ended our token early.")
+    return f"{seen} {another_system_advice(token.account.endpoint)}"
 
 
 def kind(token: Token) -> _StrOrPromise:
@@ -142,7 +137,8 @@ def told(outcome: Outcome, appid: str, now: dt.datetime, left: float) -> tuple[i
         case Status.FAILED if outcome.error is not None:
             meant = explain(outcome.token.account.platform, outcome.token.kind, outcome.error)
             values["summary"] = str(meant.summary)
-            values["action"] = meant.advise(outcome.error.egress_ip)
+            on_stable = outcome.token.account_id is not None and outcome.token.account.endpoint == Endpoint.STABLE
+            values["action"] = meant.advise(outcome.error.egress_ip, on_stable=on_stable)
             if left:
                 return messages.ERROR, _(
                     "Account %(appid)s could not be refreshed; the old token is good for another %(left)s. "

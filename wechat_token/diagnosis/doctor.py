@@ -31,7 +31,15 @@ from ..engine import alias as database_alias
 from ..exceptions import EncryptionKeyError, TokenUnavailable, UpstreamError, WeChatTokenError
 from ..models import ACCESS_TOKEN, Account, KeyUsage, Site, Token
 from ..platforms import transport
-from . import hosts, odd_rows, overview, rotation, states
+from . import facts, odd_rows, overview, problems, rotation, states
+from .evidence import Facts
+from .problems import Severity
+
+# Causes that an examination of their own shows in more detail: every account, the periodic task, the cache from here.
+EXAMINED_ELSEWHERE = frozenset({
+    "whitelist", "refused", "no-answer", "quota-used", "another-system", "complaints-refused", "renewals-late",
+    "tick-off", "database-copy",
+})  # fmt: skip
 
 DIALECT_WATCHED = dt.timedelta(days=7)  # of use on record before we say that nobody uses something
 SLOWEST_TICK = 60.0  # seconds between ticks; the stable endpoint leaves two minutes for a renewal
@@ -73,7 +81,7 @@ def examine(*, fix: bool = False) -> Findings:
         return
     yield from _guarded(_("site"), partial(examine_site, fix=fix))
     yield from _guarded(_("encryption"), examine_encryption)
-    yield from _guarded(_("hosts"), examine_hosts)
+    yield from _guarded(_("site"), examine_problems)
     yield from _guarded(_("beat"), examine_beat)
     yield from _guarded(_("rows"), partial(examine_rows, fix=fix))
     yield from _guarded(_("accounts"), examine_accounts)
@@ -126,6 +134,10 @@ def examine_database() -> Findings:
     if missing:
         text = ngettext("%(count)d migration is missing.", "%(count)d migrations are missing.", missing)
         yield Finding(Level.PROBLEM, _("database"), text % {"count": missing}, _("Run manage.py migrate."))
+        return
+    for problem in problems.problems(Facts(clock.now(), database=facts.database())):
+        yield Finding(Level.PROBLEM, _("database"), problem.text, " ".join(problem.steps))
+        return
     else:
         text = _("“%(alias)s” (%(vendor)s) answers and is migrated.")
         yield Finding(Level.OK, _("database"), text % {"alias": alias, "vendor": connection.vendor})
@@ -137,7 +149,11 @@ def examine_cache() -> Findings:
     if isinstance(cache, LocMemCache | DummyCache):
         yield Finding(
             Level.OK if django_settings.DEBUG else Level.WARNING, _("cache"),
-            _("“%(alias)s” is not shared: every process asks the database for each token once a second.")
+            (
+                _("“%(alias)s” is not shared: every process asks the token server for itself.")
+                if get_settings().remote_url
+                else _("“%(alias)s” is not shared: every process asks the database for each token once a second.")
+            )
             % {"alias": alias},
             "" if django_settings.DEBUG else _("Use Redis, Memcached or Django's database cache."),
         )  # fmt: skip
@@ -151,7 +167,11 @@ def examine_cache() -> Findings:
     except Exception as error:  # whatever a cache backend raises; they have no common base
         yield Finding(
             Level.WARNING, _("cache"),
-            _("“%(alias)s” fails: %(error)s. Tokens are read from the database meanwhile.")
+            (
+                _("“%(alias)s” fails: %(error)s. Every process asks the token server for itself meanwhile.")
+                if get_settings().remote_url
+                else _("“%(alias)s” fails: %(error)s. Tokens are read from the database meanwhile.")
+            )
             % {"alias": alias, "error": type(error).__name__},
             _("Check CACHES and whether the server runs."),
         )  # fmt: skip
@@ -242,13 +262,12 @@ def examine_site(*, fix: bool) -> Findings:
         )  # fmt: skip
 
 
-def examine_hosts() -> Findings:
-    """What other hosts have met: this one may be able to read everything."""
-    for problem in hosts.problems(clock.now()):
-        yield Finding(
-            Level.PROBLEM, _("hosts"), str(problem),
-            _("Give that host the settings and keys that the others have, and restart it."),
-        )  # fmt: skip
+def examine_problems() -> Findings:
+    """What the site's rows tell of itself: silence, slowness, quotas, keys that end; the same as health and alerts."""
+    levels = {Severity.WARNING: Level.WARNING}
+    for problem in problems.problems(facts.collect()):
+        if problem.id.partition("/")[0] not in EXAMINED_ELSEWHERE:
+            yield Finding(levels.get(problem.severity, Level.PROBLEM), _("site"), problem.text, " ".join(problem.steps))
 
 
 # -- stored secrets ----------------------------------------------------------------------------------
@@ -337,7 +356,8 @@ def _examine_overdue(now: dt.datetime) -> Findings:
     overdue = Token.objects.due(now - schedule.seconds(states.OVERDUE_AFTER))
     oldest = overdue.values_list("due_at", flat=True).first()
     if oldest is None:
-        yield Finding(Level.OK, _("worker"), _("No token is overdue."))
+        text = _("No token has waited for its renewal for more than %(time)s.")
+        yield Finding(Level.OK, _("worker"), text % {"time": states.duration(states.OVERDUE_AFTER)})
         return
     count = overdue.count()
     text = ngettext(
@@ -419,8 +439,7 @@ def examine_accounts() -> Findings:
                 _("WeChat saw this server as %(ip)s.") % {"ip": line.token.egress_ip},
             )  # fmt: skip
         if line.another_system_seen:
-            text = overview.ANOTHER_SYSTEM % {"count": line.token.foreign_refreshes}
-            yield Finding(Level.WARNING, _("accounts"), f"{line.account.ref}: {text}")
+            yield Finding(Level.WARNING, _("accounts"), f"{line.account.ref}: {line.another_system}")
         if line.complaints_refused:
             text = str(overview.COMPLAINTS_REFUSED)
             yield Finding(Level.WARNING, _("accounts"), f"{line.account.ref}: {text}")

@@ -16,16 +16,14 @@ from ..conf import get_settings
 from ..engine import complaints, schedule
 from ..models import Account, Token
 from . import states
+from .problems import Problem, Severity, another_system_advice
 from .states import State
 
 # Nobody has to act in the others: a retry is under way while the old token serves.
 NEEDS_SOMEBODY = frozenset({State.DEAD, State.WAITING, State.ATTENTION, State.OVERDUE})
 
 OTHERS_REMEMBERED = dt.timedelta(days=7)
-ANOTHER_SYSTEM = gettext_lazy(
-    "Another system has renewed this account's token, %(count)d times so far. Give it a client key instead of the "
-    "AppSecret, or use the stable endpoint in both."
-)
+ANOTHER_SYSTEM = gettext_lazy("Another system has renewed this account's token, %(count)d times so far.")
 COMPLAINTS_REFUSED = gettext_lazy(
     "Complaints about this token are refused at the moment: a client goes on reporting it although WeChat accepts it. "
     "The refresh log says which."
@@ -51,6 +49,12 @@ class Line:
     def another_system_seen(self) -> bool:
         """Whether another system has refreshed this token lately (R14)."""
         return self.token.foreign_at is not None and self.token.foreign_at > self.now - OTHERS_REMEMBERED
+
+    @property
+    def another_system(self) -> str:
+        """That, and what to do about it."""
+        seen = ANOTHER_SYSTEM % {"count": self.token.foreign_refreshes}
+        return f"{seen} {another_system_advice(self.account.endpoint)}"
 
     @property
     def complaints_refused(self) -> bool:
@@ -80,12 +84,15 @@ def lines(now: dt.datetime) -> list[Line]:
 # -- for machines ----------------------------------------------------------------------------------
 
 
-def as_json(found: Iterable[Line], now: dt.datetime) -> dict[str, Any]:
+def as_json(found: Iterable[Line], now: dt.datetime, problems: Iterable[Problem] = ()) -> dict[str, Any]:
     """What ``status --json`` prints. Keys are a promise: they are added to, not renamed. Times are ISO 8601, UTC."""
     accounts = [_as_json(line) for line in found]
+    site = list(problems)
+    bad = any(problem.severity is not Severity.WARNING for problem in site)
     return {
         "checked_at": _iso(now),
-        "healthy": not any(entry["needs_attention"] for entry in accounts),
+        "healthy": not bad and not any(entry["needs_attention"] for entry in accounts),
+        "problems": [problem.as_json() for problem in site],
         "accounts": accounts,
     }
 
@@ -186,7 +193,7 @@ def _notes(line: Line) -> Iterable[str]:
     if line.account.is_active and line.action:
         yield _("to do: %(action)s") % {"action": line.action}
     if line.another_system_seen:
-        yield ANOTHER_SYSTEM % {"count": token.foreign_refreshes}
+        yield line.another_system
     if line.complaints_refused:
         yield str(COMPLAINTS_REFUSED)
 

@@ -14,6 +14,7 @@ from django.utils.translation import gettext_lazy as _
 
 from ..engine import schedule
 from ..exceptions import ErrorClass
+from ..models import Endpoint
 from ..platforms import meaning
 from ..querysets import usable
 
@@ -133,7 +134,8 @@ def action_for(token: Token) -> str:
     """What the last failure asks of a person, in their language; from the stored code, so any language will do."""
     if not token.failures or token.errcode is None:
         return ""
-    return meaning(token.account.platform, token.kind, token.errcode).advise(token.egress_ip)
+    meant = meaning(token.account.platform, token.kind, token.errcode)
+    return meant.advise(token.egress_ip, on_stable=token.account.endpoint == Endpoint.STABLE)
 
 
 def duration(seconds: float) -> str:

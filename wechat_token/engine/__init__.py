@@ -20,8 +20,12 @@ from . import complaints, schedule
 from .accounts import find_token, platform_of, resolve
 from .attempt import TOLERATED_SKEW
 from .batch import drain, refresh_each
-from .connections import alias, in_place, in_test_case, patiently, private, read
+from .connections import alias, in_place, in_test_case, lock_is_held, patiently, private, read
 from .ground import Crowded, Key, NotYet, aside, lane, settle
+from .hosts import name as host_name
+from .hosts import note as note_problem
+from .hosts import say as host_lives
+from .hosts import sign as sign_of_life
 from .lifecycle import connect
 from .outcome import Outcome, Status
 from .refresh import refresh_now
@@ -72,12 +76,16 @@ __all__ = [
     "forget",
     "get_access_token",
     "get_ticket",
+    "host_lives",
+    "host_name",
     "identity",
     "in_place",
     "in_test_case",
     "isolated",
     "lane",
+    "lock_is_held",
     "look_remote",
+    "note_problem",
     "patiently",
     "platform_of",
     "private",
@@ -93,5 +101,6 @@ __all__ = [
     "server_clock",
     "settle",
     "settle_site",
+    "sign_of_life",
     "write",
 ]

@@ -435,7 +435,9 @@ class Attempt:
             error_class=failure.error_class,
             errcode=failure.errcode,
             message=str(failure),
-            action=self.source.explain(failure).advise(failure.egress_ip) if judged_by_table else "",
+            action=self.source.explain(failure).advise(failure.egress_ip, on_stable=not self.displaces())
+            if judged_by_table
+            else "",
             usable_until=schedule.usable_until(self.token, self.overlap),
         )
 

@@ -40,12 +40,13 @@ def drain() -> Counter[str]:
     settings = get_settings()
     if settings.remote_url or settings.paused:
         return Counter()
+    began = clock.monotonic()
     give_up_at = clock.monotonic() + settings.drain_deadline
     pages = _pages()
     with private():
         _sweep()
         first = next(pages, [])
-        hosts.say()
+        hosts.sign("ticked_at")
         if not first or not hosts.begin_drain():
             return Counter()
     try:
@@ -53,7 +54,7 @@ def drain() -> Counter[str]:
     finally:
         try:
             with private():
-                hosts.end_drain()
+                hosts.end_drain(clock.monotonic() - began)
         except Error as exc:  # it ends by itself
             logger.warning("The end of a drain was not written: %s", type(exc).__name__)
 

@@ -44,10 +44,15 @@ class Meaning:
     action: StrPromise
     retry_after: float | None = None
     action_with_ip: StrPromise | None = None  # the same with %(ip)s
+    action_on_stable: StrPromise | None = None  # the same for whoever uses the stable endpoint already
 
-    def advise(self, egress_ip: str = "") -> str:
-        """The action in the active language, naming the address WeChat saw us come from where that "
-        "matters."""
+    def advise(self, egress_ip: str = "", *, on_stable: bool = False) -> str:
+        """The action in the active language, naming the address WeChat saw us come from where that matters.
+
+        ``on_stable``: the account uses the stable endpoint, which need not be recommended then.
+        """
+        if on_stable and self.action_on_stable is not None:
+            return str(self.action_on_stable)
         if egress_ip and self.action_with_ip is not None:
             return str(self.action_with_ip) % {"ip": egress_ip}
         return str(self.action)
@@ -147,6 +152,10 @@ FETCHING: Final[dict[int, Meaning]] = {
             "Find the system that requests tokens in a loop; every system that holds this AppSecret "
             "counts. The stable endpoint has a far larger quota. The counters can be reset by hand "
             "(clear_quota), ten times a month."
+        ),
+        action_on_stable=_(
+            "Find the system that requests tokens in a loop; every system that holds this AppSecret "
+            "counts. The counters can be reset by hand (clear_quota), ten times a month."
         ),
     ),
     45011: Meaning(

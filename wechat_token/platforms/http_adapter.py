@@ -19,6 +19,7 @@ import socket
 import ssl
 import threading
 from typing import Any, Final, cast
+from urllib.parse import urlsplit
 
 import requests
 import urllib3
@@ -39,13 +40,14 @@ MAX_IDLE: Final = 20.0
 class Exchange:
     """One request on its way: how much time is left, what nobody may see, and how far it got."""
 
-    __slots__ = ("_ends", "deadline", "query", "sent", "settings")
+    __slots__ = ("_ends", "deadline", "query", "sent", "settings", "target")
 
     def __init__(self, settings: Settings, deadline: float) -> None:
         self.settings = settings
         self.deadline = deadline
         self._ends = clock.monotonic() + deadline
         self.query: Secret | None = None  # set once requests hands over to our connections
+        self.target: Secret | None = None  # stands for the whole path, where that is a secret
         self.sent = False
 
     @property
@@ -165,8 +167,10 @@ class _Connection(HTTPConnection):
     def _encode_request(self, request: str) -> bytes:
         """``http.client``'s hook for the finished request line, where the query comes back in."""
         method, target, version = request.split(" ")
-        query = under_way.get().query
-        return f"{method} {target}{f'?{query.reveal()}' if query else ''} {version}".encode("ascii")
+        exchange = under_way.get()
+        query = exchange.query
+        path = exchange.target.reveal() if exchange.target else target
+        return f"{method} {path}{f'?{query.reveal()}' if query else ''} {version}".encode("ascii")
 
 
 class _TLSConnection(_Connection, HTTPSConnection):
@@ -216,6 +220,20 @@ class Adapter(HTTPAdapter):
         url, _, query = super().request_url(request, proxies).partition("?")
         under_way.get().query = Secret(query)
         return url
+
+
+class WebhookAdapter(Adapter):
+    """For addresses of which every part but the host is a secret."""
+
+    def request_url(self, request: requests.PreparedRequest, proxies: Any) -> str:
+        target = super().request_url(request, proxies)
+        parts = urlsplit(target)  # through a plain-http proxy it is a whole URL
+        if parts.netloc:
+            target = parts._replace(path="/").geturl()
+            under_way.get().target = Secret(f"{parts.scheme}://{parts.netloc}{parts.path}")
+            return target
+        under_way.get().target = Secret(target)
+        return "/"
 
 
 def _tls_context(ca_bundle: str | None) -> ssl.SSLContext:

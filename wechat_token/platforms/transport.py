@@ -28,7 +28,7 @@ from .. import __version__, clock
 from ..conf import Settings, get_settings
 from ..exceptions import AnswerError, ConfigurationError, ErrorClass, TransportError
 from ..redaction import Secret
-from .http_adapter import Adapter, Exchange, get_adapter, under_way
+from .http_adapter import Adapter, Exchange, WebhookAdapter, get_adapter, under_way
 
 T = TypeVar("T")
 
@@ -88,6 +88,34 @@ def call(
         raise outcome
     finally:
         del outcome  # an exception whose traceback holds a frame that holds the exception is never freed
+
+
+def post(url: Secret, body: Mapping[str, Any], *, what: str, settings: Settings, deadline: float) -> tuple[int, bytes]:
+    """Send ``body`` as JSON to ``url``, which is a secret as a whole; the status and the first bytes of the answer.
+
+    Any host, private ones too, by http or https: it is the operator's choice. A redirect is an answer, not followed.
+    ``what`` stands for the address in errors. Raises ``TransportError`` or ``ConfigurationError``.
+    """
+    exchange = Exchange(settings, deadline)
+    outcome = shielded(exchange, what, partial(_post, exchange, url, body))
+    if isinstance(outcome, tuple):
+        return outcome
+    try:
+        raise outcome
+    finally:
+        del outcome
+
+
+def _post(exchange: Exchange, url: Secret, body: Mapping[str, Any]) -> tuple[int, bytes]:
+    settings = exchange.settings
+    response = WebhookAdapter(settings).send(
+        requests.Request("POST", url.reveal(), headers=dict(_HEADERS), json=dict(body)).prepare(),
+        stream=True, timeout=(settings.connect_timeout, exchange.deadline), verify=True, proxies=proxies(settings),
+    )  # fmt: skip
+    try:
+        return response.status_code, _read(response.raw, settings.max_answer_bytes)
+    finally:
+        response.close()
 
 
 def ready(settings: Settings | None = None) -> None:

@@ -21,7 +21,8 @@ from django.utils.translation import ngettext
 from wechat_token import checks, clock
 from wechat_token.client_keys import keys, reads
 from wechat_token.conf import get_settings
-from wechat_token.diagnosis import doctor, overview, rotation, states
+from wechat_token.diagnosis import alerts, doctor, facts, overview, problems, rotation, states
+from wechat_token.diagnosis.problems import Severity
 from wechat_token.engine import (
     Crowded,
     NotYet,
@@ -85,6 +86,9 @@ class Command(BaseCommand):
         examine.add_argument("--fix", action="store_true", help="heal odd token rows")
 
         subcommands.add_parser("trace", help="say who was given a token that leaked (asked for, or from stdin)")
+        alert = subcommands.add_parser("alert", help="try whether alerts reach the people they are for")
+        alert.add_argument("--test", action="store_true", help="send a test message to all of them now")
+
         subcommands.add_parser("rotate-encryption", help="write every stored secret anew with the first key")
         subcommands.add_parser("new-site", help="this database is a copy: let it have a cache of its own, for good")
         subcommands.add_parser("same-site", help="this database has moved: let it go on with the cache it had")
@@ -93,6 +97,7 @@ class Command(BaseCommand):
         """Raises ``CommandError`` with one line that says what to do; its return code is 1, or 2 for wrong usage."""
         subcommands: dict[str, Callable[..., None]] = {
             "status": self.status,
+            "alert": self.alert,
             "add-account": self.add_account,
             "refresh": self.refresh,
             "add-key": self.add_key,
@@ -120,19 +125,62 @@ class Command(BaseCommand):
     # -- subcommands -----------------------------------------------------------------------------
 
     def status(self, *, as_json: bool, **options: Any) -> None:
+        if get_settings().remote_url:
+            self._remote_status(as_json=as_json)
+            return
         now = clock.now()
         lines = overview.lines(now)
+        found = problems.problems(facts.of_site())
         if as_json:
-            self.stdout.write(json.dumps(overview.as_json(lines, now), indent=2))
+            self.stdout.write(json.dumps(overview.as_json(lines, now, found), indent=2))
         elif not lines:
             self._say(_("There is no WeChat account yet. Add one: manage.py wechat_token add-account APPID"))
         else:
             for row in overview.table(lines):
                 self._say(row)
+        for problem in found if not as_json else ():
+            self._say(f"{problem.severity}: {problem.text}")
+            for step in problem.steps:
+                self._say(f"    {step}")
         bad = sum(line.needs_somebody for line in lines)
         if bad:
             text = ngettext("%(count)d account needs attention.", "%(count)d accounts need attention.", bad)
             raise CommandError(text % {"count": bad}, returncode=UNHEALTHY)
+        if any(problem.severity is not Severity.WARNING for problem in found):
+            raise CommandError(_("The site needs attention."), returncode=UNHEALTHY)
+
+    def _remote_status(self, *, as_json: bool) -> None:
+        """The accounts are the other site's: here is only whether a token can be had."""
+        findings = list(doctor.examine_remote())
+        bad = any(finding.level is doctor.Level.PROBLEM for finding in findings)
+        if as_json:
+            told = [
+                {"level": finding.level.value, "text": finding.text, "advice": finding.advice} for finding in findings
+            ]
+            body = {"checked_at": clock.now().isoformat(timespec="seconds"), "healthy": not bad, "remote": told}
+            self.stdout.write(json.dumps(body, indent=2))
+        else:
+            text = _("This site takes its tokens from %(url)s; its accounts are there.")
+            self._say(text % {"url": get_settings().remote_url})
+            for finding in findings:
+                self._say(" ".join(filter(None, (finding.text, finding.advice))))
+        if bad:
+            raise CommandError(_("No token can be had from there."), returncode=UNHEALTHY)
+
+    def alert(self, *, test: bool, **options: Any) -> None:
+        if not test:
+            raise CommandError(_("Say --test: a test message to everybody who gets alerts."), returncode=USAGE)
+        told = alerts.test()
+        if not told:
+            raise CommandError(
+                _("Nobody gets alerts: set WECHAT_TOKEN['ALERT_EMAILS'] or ['ALERT_WEBHOOKS']."), returncode=UNHEALTHY
+            )
+        for name, wrong in told.items():
+            text = _("%(name)s: failed: %(error)s") if wrong else _("%(name)s: sent")
+            style = self.style.ERROR if wrong else self.style.SUCCESS
+            self._say(text % {"name": name, "error": wrong}, style)
+        if any(told.values()):
+            raise CommandError(_("Not everybody can be reached."), returncode=UNHEALTHY)
 
     def add_account(self, *, appid: str, name: str, endpoint: str, is_default: bool, **options: Any) -> None:
         fields = {"appid": appid, "name": name, "endpoint": endpoint, "is_active": True, "is_default": is_default}
@@ -375,15 +423,19 @@ def _in_words(outcome: Outcome) -> tuple[str, bool]:
             text = _("today's calls are used up, but for those kept for renewals. Again in %(time)s.")
             return text % {"time": wait}, False
         case Status.FAILED:
-            action = ""
-            if outcome.error is not None:
-                meant = explain(token.account.platform, token.kind, outcome.error)
-                action = meant.advise(outcome.error.egress_ip)
-            return _("failed: %(error)s. %(action)s") % {"error": outcome.error, "action": action}, False
+            return _("failed: %(error)s. %(action)s") % {"error": outcome.error, "action": _advice(outcome)}, False
         case Status.WAITING if outcome.held is not None:
             return _("it waits for %(root)s, which cannot be had now.") % {"root": outcome.held.root}, False
         case _:
             return _("refreshed a moment ago; nothing was done."), True
+
+
+def _advice(outcome: Outcome) -> str:
+    error, token = outcome.error, outcome.token
+    if error is None:
+        return ""
+    on_stable = token.account.endpoint == Endpoint.STABLE
+    return explain(token.account.platform, token.kind, error).advise(error.egress_ip, on_stable=on_stable)
 
 
 def _explain_database(error: DatabaseError) -> str:
