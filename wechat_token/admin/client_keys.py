@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from django.contrib import admin, messages
 from django.contrib.admin.helpers import ACTION_CHECKBOX_NAME
 from django.contrib.admin.utils import quote
+from django.core.exceptions import PermissionDenied
 from django.db.models import Count, Prefetch, QuerySet
 from django.http import HttpRequest, HttpResponse
 from django.template.response import TemplateResponse
@@ -201,6 +202,12 @@ class ClientKeyAdmin(_ModelAdmin):
         for key in going:
             if key.revoked_at is None:
                 scopes.tell("key_revoked", key, by=request.user.get_username())
+
+    def history_view(self, request: HttpRequest, object_id: str, extra_context: Any = None) -> HttpResponse:
+        """It names every account that the key ever opened."""
+        if not self.sees_every_account(request):
+            raise PermissionDenied
+        return super().history_view(request, object_id, extra_context)
 
     # -- adding ------------------------------------------------------------------------------------
 
