@@ -96,6 +96,12 @@ class EncryptedTextField(_TextField):
         super().contribute_to_class(cls, name, *args, **kwargs)
         if self.bound_to and not cls._meta.abstract:
             models.signals.post_init.connect(self._settle, sender=cls)
+            models.signals.class_prepared.connect(self._settle_in_heirs)
+
+    def _settle_in_heirs(self, sender: type[models.Model], **kwargs: Any) -> None:
+        """Proxies and children of the model have its fields, and send signals of their own."""
+        if sender is not self.model and issubclass(sender, self.model):
+            models.signals.post_init.connect(self._settle, sender=sender)
 
     def _settle(self, instance: models.Model, **kwargs: Any) -> None:
         """Whose a secret is, is what its row said when it was read, whatever is assigned to the instance later."""
