@@ -116,12 +116,16 @@ def test_wait__one_of_the_four_goes_on(hangar, time):
         ground.wait(flight, 15)
 
 
-def test_wait__over_http_the_fifth_is_refused_after_a_look_at_the_database(hangar, time):
-    flight = hung()
+@pytest.mark.parametrize(("took", "patience"), [(3, ground.FREE_AGAIN), (0.5, ground.FREE_SECONDS)])
+def test_wait__where_the_last_flight_was_slow_nobody_has_a_second(hangar, time, took, patience):
+    """R33: else an account that hangs would have all threads for a second again and again."""
+    ground.start(KEY, lambda flight: time.pass_(took))
+    hangar.let_go()
+    began, flight = time.elapsed, hung()
     flight.waiting += [object() for _ in range(ground.WAITING)]
     with pytest.raises(Crowded):
         ground.wait(flight, 15, over_http=True)
-    assert time.elapsed <= 0.3
+    assert time.elapsed - began == pytest.approx(patience, abs=0.2)
 
 
 def test_wait__over_http_few_threads_wait_in_a_process(hangar, time):

@@ -323,9 +323,9 @@ MUTANTS = (
         "",
     ),
     ground(
-        "http threads wait for a second",
+        "what hangs has all threads for a second again and again",
         "test_ground.py",
-        "(FREE_OVER_HTTP if over_http else FREE_SECONDS)",
+        "(FREE_AGAIN if flight.key in _slow else FREE_SECONDS)",
         "FREE_SECONDS",
     ),
     ground(

@@ -33,7 +33,8 @@ Key = tuple[str, str]  # ref of the account, kind of the credential
 
 CALLERS_FLIGHTS: Final = 32  # at a time, of those that callers wait for; the batch has BATCH_THREADS of its own
 FREE_SECONDS: Final = 1.0  # of a flight, in which anybody may wait for it
-FREE_OVER_HTTP: Final = 0.2  # the same for requests of the HTTP service: long enough for a look at the database
+FREE_AGAIN: Final = 0.05  # the same where the flight before took longer than that: perhaps WeChat hangs (R33)
+SLOW_KEPT: Final = 1000  # keys whose last flight was slow
 WAITING: Final = 4  # threads that may wait for one flight afterwards
 WAITING_OVER_HTTP: Final = 1  # the same for threads of the HTTP service: many servers have four in a process
 ALL_WAITING_OVER_HTTP: Final = 3  # threads of the HTTP service that may wait for all flights together afterwards
@@ -114,6 +115,9 @@ class Flight:
                 _landing.add(self)  # until its signals are in their lane: the process does not exit in between
                 if _flights.get(self.key) is self:
                     del _flights[self.key]
+                _slow.pop(self.key, None)
+                if clock.monotonic() > self.began + FREE_SECONDS and len(_slow) < SLOW_KEPT:
+                    _slow[self.key] = None
             self.landed.set_result(None)
             for told in self._to_tell:
                 lane("signals", told)
@@ -123,8 +127,9 @@ class Flight:
 _table_lock: threading.Lock  # guards the tables only, never held during I/O
 _flights: dict[Key, Flight]
 _landing: set[Flight]
+_slow: dict[Key, None]  # whose last flight took longer than most
 _over_http: list[object]
-process.keep(globals(), _table_lock=threading.Lock, _flights=dict, _landing=set, _over_http=list)
+process.keep(globals(), _table_lock=threading.Lock, _flights=dict, _landing=set, _slow=dict, _over_http=list)
 
 
 def start(
@@ -193,7 +198,7 @@ def wait(flight: Flight, seconds: float, *, over_http: bool = False, reading: bo
 
 def _wait(flight: Flight, me: object, give_up_at: float, *, over_http: bool, reading: bool) -> Any:
     in_transaction = caller_is_in_transaction()
-    free_until = flight.began + (FREE_OVER_HTTP if over_http else FREE_SECONDS)
+    free_until = flight.began + (FREE_AGAIN if flight.key in _slow else FREE_SECONDS)
     while True:
         now = clock.monotonic()
         if reading and flight.current is not None:
