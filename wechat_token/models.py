@@ -83,7 +83,7 @@ class Account(models.Model):
         error_messages={"unique": _("There is already an account with this AppID.")},
     )  # fmt: skip
     secret = EncryptedTextField(_("AppSecret"), bound_to=["ref"])
-    name = models.CharField(_("name"), max_length=100, blank=True, validators=[validate_name])
+    name = models.CharField(_("name"), max_length=100, blank=True, db_index=True, validators=[validate_name])
     endpoint = models.CharField(
         _("endpoint"), max_length=16, choices=Endpoint.choices, default=Endpoint.STABLE,
         help_text=_(
@@ -102,6 +102,8 @@ class Account(models.Model):
     # Another number whenever the credentials change. A token made for another edition is due, whether or not the
     # process that edited the account lived to say so.
     edition = models.PositiveBigIntegerField(default=0, editable=False)
+    # When somebody here last asked WeChat to clear its counters: a double click is one of the month's ten, not two.
+    quota_cleared_at = models.DateTimeField(null=True, blank=True, editable=False)
     created_at = models.DateTimeField(_("created"), auto_now_add=True)
     updated_at = models.DateTimeField(_("changed"), auto_now=True)
 
@@ -213,7 +215,7 @@ class Token(models.Model):
     probe_after = models.DateTimeField(null=True, blank=True)
 
     # The current streak of failures (R10); cleared by a success.
-    failures = models.PositiveIntegerField(_("failures in a row"), default=0)
+    failures = models.PositiveIntegerField(_("failures in a row"), default=0, db_index=True)
     error_class = models.CharField(max_length=16, blank=True, choices=[(c.value, c.value) for c in ErrorClass])
     errcode = models.IntegerField(_("errcode"), null=True, blank=True)
     error = models.CharField(_("last error"), max_length=255, blank=True)
@@ -363,6 +365,8 @@ class KeyUsage(models.Model):
         constraints: ClassVar = [
             models.UniqueConstraint(fields=["day", "key", "appid"], name="wechat_token_usage_once")
         ]
+        # Who reads an account, on the account's page.
+        indexes: ClassVar = [models.Index(fields=["appid", "day"], name="wechat_token_usage_appid")]
 
     def __str__(self) -> str:
         return f"{self.day} {self.key_id} {self.appid}"

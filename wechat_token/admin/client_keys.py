@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from django.contrib import admin, messages
 from django.contrib.admin.helpers import ACTION_CHECKBOX_NAME
-from django.contrib.admin.utils import quote
 from django.db.models import Count, Prefetch, QuerySet
 from django.http import HttpRequest, HttpResponse
 from django.template.response import TemplateResponse
@@ -26,6 +25,7 @@ from ..client_keys import keys, scopes
 from ..client_keys.scopes import Scope
 from ..forms import ClientKeyForm
 from ..models import Account, ClientKey, KeyUsage
+from .key_views import KeyViews
 from .lists import KeyStateFilter
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ RECORD = ("key_start", "state", "last_used_at", "created_at", "revoked_at")
 
 
 @admin.register(ClientKey)
-class ClientKeyAdmin(_ModelAdmin):
+class ClientKeyAdmin(KeyViews, _ModelAdmin):
     form = ClientKeyForm
     actions = ("revoke",)
     autocomplete_fields = ("accounts",)
@@ -176,6 +176,8 @@ class ClientKeyAdmin(_ModelAdmin):
 
     def render_change_form(self, request: HttpRequest, context: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
         key: ClientKey | None = kwargs.get("obj")
+        if key is not None:
+            context |= self.use_of(request, key)
         if key is not None and self.has_change_permission(request, key):
             context["revoke_url"] = reverse(f"{self.admin_site.name}:wechat_token_clientkey_changelist")
             context["checkbox_name"] = ACTION_CHECKBOX_NAME
@@ -225,20 +227,7 @@ class ClientKeyAdmin(_ModelAdmin):
         return _("Made. %s") % scope if add else _("Changed. %s") % scope
 
     def response_add(self, request: HttpRequest, obj: ClientKey, post_url_continue: str | None = None) -> HttpResponse:
-        """The one page that shows the key. Not a message: those travel in a cookie."""
-        request.current_app = self.admin_site.name
-        context = {
-            **self.admin_site.each_context(request),
-            "title": _("The new client key"),
-            "subtitle": obj.name,
-            "opts": self.opts,
-            "key": obj,
-            "value": request.wechat_token_key,  # type: ignore[attr-defined]  # set by save_model
-            "reads_nothing": not obj.all_accounts and not obj.accounts.exists(),
-            "change_url": reverse(f"{self.admin_site.name}:wechat_token_clientkey_change", args=(quote(obj.pk),)),
-            "media": self.media,
-        }
-        return TemplateResponse(request, "admin/wechat_token/clientkey/created.html", context)
+        return self.shown_once(request, obj, request.wechat_token_key)  # type: ignore[attr-defined]  # set by save_model
 
     # -- revoking ----------------------------------------------------------------------------------
 

@@ -6,58 +6,74 @@ from typing import TYPE_CHECKING, Any, Final
 
 from django.contrib import admin
 from django.core.paginator import Paginator
-from django.db.models import Q, QuerySet
+from django.db.models import Exists, OuterRef, Q, QuerySet
 from django.http import HttpRequest
 from django.utils.functional import cached_property
 from django.utils.translation import gettext_lazy as _
 
 from .. import clock
-from ..conf import get_settings
 from ..diagnosis import states
+from ..diagnosis.board import WORST_FIRST, Board, board
 from ..diagnosis.states import State
-from ..models import ACCESS_TOKEN, Account, ClientKey, RefreshLog, Token
+from ..engine import schedule
+from ..models import Account, ClientKey, Endpoint, RefreshLog, Token
 from . import words
 
 if TYPE_CHECKING:
     from django.utils.functional import _StrOrPromise
 
 
+def board_of(request: HttpRequest) -> Board:
+    """The board, once for a request."""
+    found: Board | None = getattr(request, "wechat_token_board", None)
+    if found is None:
+        found = request.wechat_token_board = board(clock.now())  # type: ignore[attr-defined]
+    return found
+
+
 class ConditionFilter(admin.SimpleListFilter):
-    """Accounts that somebody should look at."""
+    """The accounts in a state, or such as somebody should look at.
+
+    Those in trouble are taken from the board, so that also when a million are, a page costs no more.
+    """
 
     title = _("condition")
     parameter_name = "condition"
 
     def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, _StrOrPromise]]:
         return [
+            *((state.value, states.LABELS[state]) for state in (*WORST_FIRST, State.GOOD, State.INACTIVE)),
             ("failing", _("refresh failing")),
-            ("tokenless", states.LABELS[State.DEAD]),
-            ("waiting", states.LABELS[State.WAITING]),
-            ("overdue", states.LABELS[State.OVERDUE]),
             ("foreign", _("used by another system")),
+            ("classic", _("classic endpoint")),
         ]
 
     def queryset(self, request: HttpRequest, queryset: QuerySet[Account]) -> QuerySet[Account] | None:
         now = clock.now()
-        tokens = Token.objects.filter(kind=ACCESS_TOKEN)
+        tokens = Token.objects.all()
         match self.value():
             case "failing":
                 tokens = tokens.active().filter(failures__gt=0)
             case "foreign":
                 tokens = tokens.filter(foreign_at__gt=now - words.FOREIGN_IS_NEWS)
-            case name if name in _STATES:
-                overlap, lease = get_settings().overlap, get_settings().lease
-                tokens = states.in_state(tokens, [_STATES[name]], now, overlap=overlap, lease=lease)
+            case "classic":
+                return queryset.filter(endpoint=Endpoint.CLASSIC)
+            case State.INACTIVE.value:
+                return queryset.filter(is_active=False)
+            case State.GOOD.value:
+                # Nearly all of them are, so it is asked of each account on the page, in terms that a planner can judge.
+                late = now - schedule.seconds(states.OVERDUE_AFTER)
+                good = tokens.filter(failures=0, version__gt=0, due_at__gt=late, expires_at__gt=now)
+                return queryset.filter(Exists(good.filter(account=OuterRef("pk"))), is_active=True)
+            case name if name in _TROUBLE:
+                troubled = board_of(request).troubled
+                return queryset.filter(pk__in=[pk for pk, state in troubled.items() if state.value == name])
             case _:
                 return None
         return queryset.filter(pk__in=tokens.values("account"))
 
 
-_STATES: Final = {
-    "tokenless": State.DEAD,
-    "waiting": State.WAITING,
-    "overdue": State.OVERDUE,
-}
+_TROUBLE: Final = frozenset(state.value for state in WORST_FIRST)
 
 
 class ReasonFilter(admin.SimpleListFilter):

@@ -12,17 +12,21 @@ from .. import clock
 from ..conf import get_settings
 from ..diagnosis import states
 from ..engine import schedule
-from ..platforms import source_for
+from ..models import ACCESS_TOKEN, RefreshLog, Token
+from ..platforms import KINDS, source_for
 from . import words
+from .timeline import BEFORE, SPAN, Timeline, timeline
 
 if TYPE_CHECKING:
     import datetime as dt
 
+    from django.db.models import QuerySet
     from django.utils.functional import _StrOrPromise
 
-    from ..models import RefreshLog, Token
+    from ..models import Account
 
 LOG_ROWS = 10
+TIMELINE_ROWS = 3_000  # of the latest 48 hours of all the credentials of an account
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,11 +37,17 @@ class Panel:
     problem: words.Problem | None
     foreign: str
     log: list[LogLine]
+    timeline: Timeline | None  # None for those who may not see the log
+
+    @property
+    def kind(self) -> str:
+        return self.token.kind
 
 
 @dataclass(frozen=True, slots=True)
 class LogLine:
     entry: RefreshLog
+    at: str
     reason: _StrOrPromise
     meaning: str
 
@@ -46,14 +56,37 @@ def report(token: Token, now: dt.datetime) -> states.Report:
     return states.report(token, now, overlap=get_settings().overlap, lease=get_settings().lease)
 
 
-def panel(token: Token, log: list[RefreshLog]) -> Panel:
-    """``token`` comes with its account."""
+def panels(account: Account, *, with_log: bool) -> list[Panel]:
+    """One for each credential of the account, the access_token's first. Two queries, one without the log."""
     now = clock.now()
+    rows = Token.objects.filter(account=account, kind__in=KINDS)
+    tokens = sorted(rows, key=lambda token: (token.kind != ACCESS_TOKEN, token.kind))
+    if not tokens:  # it is made when somebody asks
+        tokens = [Token(account=account, kind=ACCESS_TOKEN)]
+    log = list(_latest(account, now)) if with_log else None
+    found = []
+    for token in tokens:
+        token.account = account
+        own = None if log is None else [entry for entry in log if entry.kind == token.kind]
+        found.append(_panel(token, own, now))
+    return found
+
+
+def _latest(account: Account, now: dt.datetime) -> QuerySet[RefreshLog]:
+    """The rows that the timelines and the tables show: those of 48 hours. Older ones are in the log's own list."""
+    return RefreshLog.objects.filter(ref=account.ref, at__gt=now - SPAN - BEFORE)[:TIMELINE_ROWS]
+
+
+def _panel(token: Token, log: list[RefreshLog] | None, now: dt.datetime) -> Panel:
     state = report(token, now)
     return Panel(
         token, state, _facts(token, state, now), words.problem(token),
         words.foreign_hint(token, now, always=True),
-        [LogLine(entry, words.reason(entry), words.log_meaning(entry)) for entry in log],
+        [
+            LogLine(entry, words.clock_time(entry.at), words.reason(entry), words.log_meaning(entry))
+            for entry in (log or ())[:LOG_ROWS]
+        ],
+        None if log is None else timeline(token, log, now, state.usable_until),
     )  # fmt: skip
 
 

@@ -86,15 +86,27 @@ class Complaint:
 
 def begin(
     key: Key, reason: Reason, *, complaint: Complaint | None = None, client: str = "", scheduled: bool = False,
-    look_in_cache: bool = False,
+    look_in_cache: bool = False, forced: bool = False,
 ) -> Flight:  # fmt: skip
     """The one door: a refresh of ``key`` in a flight, or the one under way. Its ``result`` is an :class:`Outcome`, or
     raises ``AccountNotFound``, ``AccountInactive``, ``EncryptionKeyError``, ``ConfigurationError`` or a database error;
     an upstream failure is an outcome, not an exception.
 
     ``scheduled``: counts against the batch's threads, not the callers'. ``look_in_cache``: whoever asks could not.
+    ``forced``: ask for a new token although the old one is good, within WeChat's ration (R9); by hand only.
     Raises ``ground.Crowded``, and ``ConfigurationError`` where this site fetches nothing.
     """
+    refuse_where_nothing_is_fetched()
+
+    def work(flight: Flight) -> None:
+        if not (look_in_cache and _answered_by_cache(flight)):
+            _Refresh(flight, reason, complaint, client, forced=forced).run()
+
+    return ground.start(key, work, scheduled=scheduled, about=complaint)
+
+
+def refuse_where_nothing_is_fetched() -> None:
+    """Raises ``ConfigurationError`` on a site that makes no call to WeChat."""
     settings = get_settings()
     if settings.remote_url:
         # Accounts may be here with a copied database; renewing them here would kill the other site's tokens.
@@ -102,15 +114,9 @@ def begin(
     if settings.paused:
         raise ConfigurationError("This site is paused (WECHAT_TOKEN['PAUSED']) and makes no call to WeChat.")
 
-    def work(flight: Flight) -> None:
-        if not (look_in_cache and _answered_by_cache(flight)):
-            _Refresh(flight, reason, complaint, client).run()
 
-    return ground.start(key, work, scheduled=scheduled, about=complaint)
-
-
-def refresh_now(key: Key, reason: Reason, client: str = "") -> Outcome:
-    """Refresh for somebody who waits for what becomes of it: the admin, a command.
+def refresh_now(key: Key, reason: Reason, client: str = "", *, forced: bool = False) -> Outcome:
+    """Refresh for somebody who waits for what becomes of it: the admin, a command. ``forced``: see :func:`begin`.
 
     Raises what :func:`begin` names, and ``ground.NotYet``.
     """
@@ -118,9 +124,10 @@ def refresh_now(key: Key, reason: Reason, client: str = "") -> Outcome:
     give_up_at = clock.monotonic() + settings.wait_timeout + settings.lease
     while True:
         former = ground.under_way(key)
-        flight = begin(key, reason, client=client)
+        flight = begin(key, reason, client=client, forced=forced)
         outcome: Outcome = ground.wait(flight, give_up_at - clock.monotonic())
-        ours = flight is not former or outcome.status not in (Status.CURRENT, Status.ACCEPTED, Status.UNDECIDED)
+        joined_in_vain = forced or outcome.status in (Status.CURRENT, Status.ACCEPTED, Status.UNDECIDED)
+        ours = flight is not former or not joined_in_vain
         with suppress(ground.NotYet):  # a command may end the process next: let the record be written
             ground.wait_landed(flight, LANDING if ours else give_up_at - clock.monotonic())
         if ours or clock.monotonic() >= give_up_at:
@@ -142,10 +149,13 @@ def _answered_by_cache(flight: Flight) -> bool:
 class _Refresh:
     """One refresh, in its flight."""
 
-    def __init__(self, flight: Flight, reason: Reason, complaint: Complaint | None, client: str) -> None:
+    def __init__(
+        self, flight: Flight, reason: Reason, complaint: Complaint | None, client: str, *, forced: bool
+    ) -> None:
         self.flight = flight
         self.reason = reason
         self.complaint = complaint
+        self.forced = forced
         self.client = complaint.client if complaint is not None else client
         self.payer = complaint.payer if complaint is not None else ""
         self.began = clock.monotonic()
@@ -223,6 +233,7 @@ class _Refresh:
             attempt is not None
             and attempt.call is not None
             and self.complaint is None
+            and not self.forced
             and not attempt.displaces()
             and self.flight.locked_for >= UNCLAIMED_AFTER
             and bool(self.flight.waiting)
@@ -254,9 +265,12 @@ class _Refresh:
                 return Outcome(Status.CURRENT, token, entry)
         decision = attempt.decide(now)
         if decision.action is Action.FETCH:
+            if self.forced and attempt.may_force_at(now) > now:
+                return Outcome(Status.LIMITED, token, entry, attempt.may_force_at(now))
             attempt.prepare()
             self.attempt = attempt
-            return None if attempt.claim(now, probing=self.complaint is not None) else Outcome(Status.BUSY, token)
+            undeclared = self.complaint is not None or self.forced
+            return None if attempt.claim(now, probing=undeclared) else Outcome(Status.BUSY, token)
         if decision.action is Action.LIMITED:
             why = attempt.hold_back(decision.until)
             self.held_back = attempt
@@ -297,6 +311,8 @@ class _Refresh:
 
     def _ask(self, attempt: Attempt) -> Outcome:
         self.flight.goes_on(f"asking WeChat{self._locked}")
+        if self.forced:
+            return self._by_force(attempt)
         if self.complaint is not None:
             verdict = attempt.probe()
             if verdict is not None:
@@ -363,6 +379,15 @@ class _Refresh:
             return None
         result = attempt.fetch(forced=True)
         return attempt.forced_in_vain() if attempt.is_held(result) else result
+
+    def _by_force(self, attempt: Attempt) -> Outcome:
+        """A person wants a new token now. On an endpoint without a ration of its own every request brings one."""
+        forced = attempt.has_forced_refresh()
+        if not self._patiently(partial(attempt.declare, forced=forced)):
+            return self._superseded(attempt, may_have_issued=False)
+        result = attempt.fetch(forced=forced)
+        attempt.same = attempt.is_held(result)
+        return self._store(attempt, result)
 
     # -- the store ---------------------------------------------------------------------------------
 

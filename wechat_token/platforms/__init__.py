@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Final
 
-from .base import Call, CredentialSource, ForcedRefreshRule, Issued, Renewal
+from .base import Call, Clearing, CredentialSource, ForcedRefreshRule, Issued, Renewal
 from .official_account import OfficialAccountAccessToken
 
-__all__ = ["KINDS", "Call", "CredentialSource", "ForcedRefreshRule", "Issued", "Renewal", "source_for"]
+__all__ = ["KINDS", "Call", "Clearing", "CredentialSource", "ForcedRefreshRule", "Issued", "Renewal", "source_for"]
 
 
 _SOURCES: Final[dict[str, CredentialSource]] = {source.kind: source for source in (OfficialAccountAccessToken(),)}

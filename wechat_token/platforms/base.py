@@ -55,6 +55,7 @@ class ForcedRefreshRule:
 
 
 Call = Callable[[], Issued]
+Clearing = Callable[[], None]
 
 
 class CredentialSource(abc.ABC):
@@ -77,6 +78,13 @@ class CredentialSource(abc.ABC):
 
         Raises ``UpstreamError`` if no answer could be had.
         """
+
+    def prepare_clearing(self, account: AccountLike) -> Clearing | None:
+        """A call that sets the account's counters at the platform to zero, by hand only; None where there is none.
+
+        As of :meth:`prepare`: what is raised here has cost nothing, the call raises ``UpstreamError`` only.
+        """
+        return None
 
     @abc.abstractmethod
     def endpoint(self, account: AccountLike, *, forced: bool) -> str:
