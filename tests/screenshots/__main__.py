@@ -71,7 +71,7 @@ class Camera:
         driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
         driver.get(f"{self.base}/admin/login/")
         driver.execute_script("localStorage.setItem('theme', arguments[0])", mode)
-        driver.execute_script("localStorage.setItem('_x_adminTheme', JSON.stringify(arguments[0]))", mode)
+        driver.execute_script("localStorage.setItem('adminTheme', JSON.stringify(arguments[0]))", mode)
         driver.get(f"{self.base}/admin/wechat_token/{PAGES[name]}")
         time.sleep(0.4)
         both = "return Math.max(document.documentElement.scrollHeight, document.body.scrollHeight)"

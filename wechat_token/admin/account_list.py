@@ -158,7 +158,7 @@ class AccountList(_ModelAdmin):
         foreign = words.foreign_hint(token, clock.now())
         if foreign:
             cell += _unfolding(_("Used by another system."), foreign)
-        return cell
+        return format_html("<div>{}</div>", cell)  # one thing also where a cell lays out its parts side by side
 
     @admin.display(description=gettext_lazy("account"), ordering="appid")
     def account(self, account: Account) -> SafeString:

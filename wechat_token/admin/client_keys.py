@@ -25,17 +25,20 @@ from ..client_keys import keys, scopes
 from ..client_keys.scopes import Scope
 from ..forms import ClientKeyForm
 from ..models import Account, ClientKey, KeyUsage
+from . import words
 from .key_views import KeyViews
 from .lists import KeyStateFilter
 
 if TYPE_CHECKING:
+    import datetime as dt
+
     _ModelAdmin = admin.ModelAdmin[ClientKey]
 else:
     _ModelAdmin = admin.ModelAdmin
 
 ACCOUNTS_SHOWN = 3
 NOTHING = "–"
-RECORD = ("key_start", "state", "last_used_at", "created_at", "revoked_at")
+RECORD = ("key_start", "state", "last_used", "created", "revoked")
 
 
 @admin.register(ClientKey)
@@ -44,8 +47,8 @@ class ClientKeyAdmin(KeyViews, _ModelAdmin):
     actions = ("revoke",)
     autocomplete_fields = ("accounts",)
     list_display = (
-        "name", "key_start", "state", "which_accounts", "rights", "from_networks", "expires_at",
-        "last_used_at",
+        "name", "key_start", "state", "which_accounts", "rights", "from_networks", "expires",
+        "last_used",
     )  # fmt: skip
     list_filter = (KeyStateFilter, "may_refresh", "all_accounts")
     search_fields = ("name", "prefix")
@@ -141,6 +144,22 @@ class ClientKeyAdmin(KeyViews, _ModelAdmin):
             "shown": first,
             "more": len(rest),
         }
+
+    @admin.display(description=gettext_lazy("expires"), ordering="expires_at")
+    def expires(self, key: ClientKey) -> SafeString | str:
+        return _moment(key.expires_at)
+
+    @admin.display(description=gettext_lazy("last used"), ordering="last_used_at")
+    def last_used(self, key: ClientKey) -> SafeString | str:
+        return _moment(key.last_used_at)
+
+    @admin.display(description=gettext_lazy("created"), ordering="created_at")
+    def created(self, key: ClientKey) -> SafeString | str:
+        return _moment(key.created_at)
+
+    @admin.display(description=gettext_lazy("revoked"), ordering="revoked_at")
+    def revoked(self, key: ClientKey) -> SafeString | str:
+        return _moment(key.revoked_at)
 
     # -- the form ----------------------------------------------------------------------------------
 
@@ -262,3 +281,7 @@ class ClientKeyAdmin(KeyViews, _ModelAdmin):
             "media": self.media,
         }
         return TemplateResponse(request, "admin/wechat_token/clientkey/revoke.html", context)
+
+
+def _moment(at: dt.datetime | None) -> SafeString | str:
+    return NOTHING if at is None else format_html('<span class="wt-nowrap">{}</span>', words.clock_time(at))
