@@ -11,7 +11,8 @@ from django.urls import NoReverseMatch, reverse
 
 from .. import clock, process
 from ..diagnosis import facts
-from ..diagnosis.problems import Facts, problems
+from ..diagnosis.evidence import Facts
+from ..diagnosis.problems import problems
 from ..engine import in_test_case
 from ..models import Account, Token
 
