@@ -8,9 +8,10 @@ import pytest
 
 from tests.conftest import APPID, renew, row
 from wechat_token import get_access_token, refresh_access_token
-from wechat_token.engine import schedule
+from wechat_token.engine import complaints, schedule
+from wechat_token.engine.complaints import COMPLAINT_BURST
 from wechat_token.engine.refresh import Status
-from wechat_token.engine.schedule import COMPLAINT_BURST, Reason
+from wechat_token.engine.schedule import Reason
 from wechat_token.exceptions import RefreshRateLimited, TokenUnavailable
 from wechat_token.models import RefreshLog, Token
 from wechat_token.platforms import transport
@@ -33,7 +34,7 @@ def complain(token, client=""):
 
 
 def allowance(time, client):
-    return schedule.complaint_allowance(Token.objects.get(), client, time.now())
+    return complaints.complaint_allowance(Token.objects.get(), client, time.now())
 
 
 def test_complain__about_an_older_token_is_settled_by_the_row(token, account, weixin, time):
@@ -70,7 +71,7 @@ def test_complain__wechat_does_not_tell_and_is_left_alone_for_a_moment(token, we
     for _ in range(10):
         complain(token)
     assert weixin.calls_to(APPID, "get_api_domain_ip") == 1
-    time.pass_(schedule.UNDECIDED_SECONDS)
+    time.pass_(complaints.UNDECIDED_SECONDS)
     complain(token)
     assert weixin.calls_to(APPID, "get_api_domain_ip") == 2
 
@@ -97,12 +98,12 @@ def test_complain__truly_costs_nothing(token, weixin, time):
 def test_complain__who_has_complained_falsely_too_often_is_refused_alone(token, weixin, time):
     for _ in range(int(COMPLAINT_BURST)):
         complain(token, "liar")
-        time.pass_(schedule.VERDICT_SECONDS)
+        time.pass_(complaints.VERDICT_SECONDS)
     probes = weixin.calls_to(APPID, "get_api_domain_ip")
     with pytest.raises(RefreshRateLimited):
         complain(token, "liar")
     assert weixin.calls_to(APPID, "get_api_domain_ip") == probes
-    assert schedule.refuses_complaints(Token.objects.get(), time.now())
+    assert complaints.refuses_complaints(Token.objects.get(), time.now())
     weixin.kill_token(APPID)
     assert weixin.is_valid(complain(token, "shop"))
 

@@ -13,7 +13,7 @@ from wechat_token.diagnosis.odd_rows import oddities
 from wechat_token.encryption import StoredSecret
 from wechat_token.engine.schedule import Reason
 from wechat_token.models import Account, Token
-from wechat_token.platforms import official_account
+from wechat_token.platforms import base
 
 NOW = dt.datetime(2026, 3, 2, 4, 0, tzinfo=dt.UTC)
 HOUR, DAY = dt.timedelta(hours=1), dt.timedelta(days=1)
@@ -139,4 +139,4 @@ def test_accounts_without_token__are_found_and_given_one(account, time):
 
 
 def test_longest_life__is_not_below_what_sources_accept():
-    assert odd_rows.LONGEST_LIFE.total_seconds() > official_account.LONGEST_LIFE
+    assert odd_rows.LONGEST_LIFE.total_seconds() > base.LONGEST_LIFE

@@ -18,7 +18,7 @@ from wechat_token.exceptions import (
     ErrorClass,
     UpstreamError,
 )
-from wechat_token.platforms.base import ForcedRefreshRule, Issued, Renewal
+from wechat_token.platforms.base import ForcedRefreshRule, Issued, Material, Renewal
 from wechat_token.platforms.official_account import OfficialAccountAccessToken
 from wechat_token.redaction import Secret
 
@@ -37,6 +37,7 @@ source = OfficialAccountAccessToken()
 @dataclass
 class FakeAccount:
     appid: str = "wx0123456789abcdef"
+    ref: str = "wx0123456789abcdef"
     endpoint: str = "stable"
     daily_limit: int | None = None
     secret: Secret = field(default_factory=lambda: Secret(SECRET))
@@ -52,7 +53,7 @@ def base_url(settings: Any) -> None:
 
 
 def fetch(account: FakeAccount, *, forced: bool = False) -> Issued:
-    return source.prepare(account, forced=forced)()
+    return source.prepare(account, Material(), forced=forced)()
 
 
 def answered(body: Any, *, status: int = 200, account: FakeAccount = STABLE) -> Issued:
@@ -124,7 +125,7 @@ class Unreadable:
 def test_prepare__needs_the_secret_before_anything_is_at_stake() -> None:
     """R31: what can fail by itself fails here, and nothing has left."""
     with pytest.raises(EncryptionKeyError):
-        source.prepare(FakeAccount(secret=Unreadable()), forced=False)  # type: ignore[arg-type]  # stands for a field's
+        source.prepare(FakeAccount(secret=Unreadable()), Material(), forced=False)  # type: ignore[arg-type]  # stands for a field's
     assert len(responses.calls) == 0
 
 
@@ -132,13 +133,13 @@ def test_prepare__needs_the_secret_before_anything_is_at_stake() -> None:
 def test_prepare__needs_settings_before_anything_is_at_stake(settings: Any) -> None:
     settings.WECHAT_TOKEN = {"API_BASE_URL": "http://api.example"}
     with pytest.raises(ConfigurationError, match="API_BASE_URL"):
-        source.prepare(STABLE, forced=False)
+        source.prepare(STABLE, Material(), forced=False)
     assert len(responses.calls) == 0
 
 
 @responses.activate
 def test_prepare__sends_nothing_by_itself() -> None:
-    source.prepare(STABLE, forced=False)
+    source.prepare(STABLE, Material(), forced=False)
     assert len(responses.calls) == 0
 
 

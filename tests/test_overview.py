@@ -111,6 +111,7 @@ def test_as_json__keys_and_values(account, time):
         "accounts": [
             {
                 "appid": APPID,
+                "platform": "official_account",
                 "name": "shop",
                 "endpoint": "stable",
                 "is_active": True,
@@ -134,6 +135,8 @@ def test_as_json__keys_and_values(account, time):
                 "action": "",
                 "foreign_refreshes": 0,
                 "foreign_at": None,
+                "asked_at": None,
+                "waits_for": "",
                 "complaints_refused": False,
                 "calls_today": {"stable": 1},
             }

@@ -31,7 +31,7 @@ from tests.schedule_rows import (
     shop,
     written,
 )
-from wechat_token.engine import schedule
+from wechat_token.engine import complaints, schedule
 from wechat_token.engine.schedule import Action, Reason, seconds
 from wechat_token.models import Token
 from wechat_token.platforms import ForcedRefreshRule
@@ -226,7 +226,7 @@ def test_decide__never_a_second_request_under_a_live_lease(token, now, reason):
 
 @for_any(rows, moments, reasons)
 def test_decide__fetches_only_within_the_guard(token, now, reason):
-    if decide(token, now, reason).action is Action.FETCH:
+    if decide(token, now, reason).action is Action.FETCH and reason is not Reason.COMPLAINT:  # which only probes
         assert schedule.calls_today(token, "classic", now) < LIMIT * schedule.GUARD_SHARE
 
 
@@ -319,37 +319,37 @@ def charged(left: float, since: dt.datetime, **others: list[float]) -> Token:
 
 
 def test_complaint_allowance__a_burst_at_first():
-    assert schedule.complaint_allowance(good(), "till", NOW) == schedule.COMPLAINT_BURST
+    assert complaints.complaint_allowance(good(), "till", NOW) == complaints.COMPLAINT_BURST
 
 
 def test_complaint_allowance__refills_one_in_twenty_minutes():
     token = charged(0.0, ago(1200))
-    assert schedule.complaint_allowance(token, "till", NOW) == pytest.approx(1)
-    assert schedule.next_complaint_at(token, "till", NOW) == NOW
+    assert complaints.complaint_allowance(token, "till", NOW) == pytest.approx(1)
+    assert complaints.next_complaint_at(token, "till", NOW) == NOW
 
 
 def test_complaint_allowance__a_clock_set_back_takes_nothing_away():
-    assert schedule.complaint_allowance(charged(3.0, ahead(900)), "till", NOW) == 3
+    assert complaints.complaint_allowance(charged(3.0, ahead(900)), "till", NOW) == 3
 
 
 def test_complaint_allowance__is_each_clients_own():
     """R33: who complains falsely costs only itself."""
-    assert schedule.complaint_allowance(charged(0.0, NOW), "app", NOW) == schedule.COMPLAINT_BURST
+    assert complaints.complaint_allowance(charged(0.0, NOW), "app", NOW) == complaints.COMPLAINT_BURST
 
 
 def test_accepted__charges_the_client_that_was_wrong_and_nobody_else():
     token = charged(5.0, NOW, app=[4.0, NOW.timestamp()])
-    written(token, schedule.accepted(token, "till", NOW))
-    assert schedule.complaint_allowance(token, "till", NOW) == 4
-    assert schedule.complaint_allowance(token, "app", NOW) == 4
+    written(token, complaints.accepted(token, "till", NOW))
+    assert complaints.complaint_allowance(token, "till", NOW) == 4
+    assert complaints.complaint_allowance(token, "app", NOW) == 4
 
 
 def test_accepted__remembers_few_clients_the_latest_among_them():
     token = good()
-    for number in range(2 * schedule.CLIENTS_REMEMBERED):
-        written(token, schedule.accepted(token, f"client {number}", NOW + seconds(number)))
-    assert len(token.complaints) == schedule.CLIENTS_REMEMBERED
-    assert f"client {2 * schedule.CLIENTS_REMEMBERED - 1}" in token.complaints
+    for number in range(2 * complaints.CLIENTS_REMEMBERED):
+        written(token, complaints.accepted(token, f"client {number}", NOW + seconds(number)))
+    assert len(token.complaints) == complaints.CLIENTS_REMEMBERED
+    assert f"client {2 * complaints.CLIENTS_REMEMBERED - 1}" in token.complaints
 
 
 @for_any(st.lists(st.floats(0, 3000), max_size=200))
@@ -357,11 +357,11 @@ def test_complaint_allowance__a_day_costs_the_burst_and_the_refill(waits):
     token, now, probes = good(), NOW, 0
     for wait in waits:
         now += seconds(wait)
-        if schedule.complaint_allowance(token, "till", now) >= 1:
-            written(token, schedule.accepted(token, "till", now))
+        if complaints.complaint_allowance(token, "till", now) >= 1:
+            written(token, complaints.accepted(token, "till", now))
             probes += 1
     # What has been refilled but for half a complaint is forgiven with its client.
-    most = schedule.COMPLAINT_BURST + (now - NOW).total_seconds() * schedule.COMPLAINT_REFILL
+    most = complaints.COMPLAINT_BURST + (now - NOW).total_seconds() * complaints.COMPLAINT_REFILL
     assert probes <= most + 1e-6
 
 
@@ -370,42 +370,42 @@ def test_next_complaint_at__is_when_the_allowance_is_there(token, client, now):
     charge = token.complaints.get(client) if isinstance(token.complaints, dict) else None
     if isinstance(charge, list) and len(charge) == 2 and charge[0] is not None:
         now = max(now, dt.datetime.fromtimestamp(charge[1], dt.UTC))
-    at = schedule.next_complaint_at(token, client, now)
+    at = complaints.next_complaint_at(token, client, now)
     assert at >= now
-    assert schedule.complaint_allowance(token, client, at + seconds(1)) >= 1
+    assert complaints.complaint_allowance(token, client, at + seconds(1)) >= 1
 
 
 @pytest.mark.parametrize(("since", "answers"), [(0, True), (1.9, True), (2, False), (-9, False)])
 def test_is_judged__for_two_seconds_after_wechat_accepted_it(since, answers):
-    token = written(good(), schedule.accepted(good(), "till", ago(since)))
-    assert schedule.is_judged(token, NOW) is answers
+    token = written(good(), complaints.accepted(good(), "till", ago(since)))
+    assert complaints.is_judged(token, NOW) is answers
 
 
 @pytest.mark.parametrize(("since", "answers"), [(0, True), (4.9, True), (5, False)])
 def test_is_judged__for_five_seconds_after_wechat_did_not_tell(since, answers):
-    assert schedule.is_judged(written(good(), schedule.undecided(ago(since))), NOW) is answers
+    assert complaints.is_judged(written(good(), complaints.undecided(ago(since))), NOW) is answers
 
 
 def test_is_judged__not_once_it_was_refused():
-    token = written(good(), schedule.accepted(good(), "till", NOW))
-    assert not schedule.is_judged(written(token, {"rejected_version": 5}), NOW)
-    token = written(good(), schedule.accepted(good(), "till", NOW))
-    assert not schedule.is_judged(written(token, schedule.rejected(token, NOW)), NOW)
+    token = written(good(), complaints.accepted(good(), "till", NOW))
+    assert not complaints.is_judged(written(token, {"rejected_version": 5}), NOW)
+    token = written(good(), complaints.accepted(good(), "till", NOW))
+    assert not complaints.is_judged(written(token, schedule.rejected(token, NOW)), NOW)
 
 
 @for_any(rows, moments)
 def test_undecided__changes_nothing_but_when_to_ask_again(token, now):
     """R29: cannot tell is not no."""
-    assert set(schedule.undecided(now)) == {"probe_after"}
+    assert set(complaints.undecided(now)) == {"probe_after"}
 
 
 def test_refused__is_written_once_a_minute_and_news_for_ten():
-    token = written(good(), schedule.refused(good(), NOW))
-    assert schedule.refused(token, ahead(59)) == {}
-    assert schedule.refused(token, ahead(60)) == {"complaints_refused_at": ahead(60)}
-    assert schedule.refuses_complaints(token, ahead(599))
-    assert not schedule.refuses_complaints(token, ahead(600))
-    assert not schedule.refuses_complaints(good(), NOW)
+    token = written(good(), complaints.refused(good(), NOW))
+    assert complaints.refused(token, ahead(59)) == {}
+    assert complaints.refused(token, ahead(60)) == {"complaints_refused_at": ahead(60)}
+    assert complaints.refuses_complaints(token, ahead(599))
+    assert not complaints.refuses_complaints(token, ahead(600))
+    assert not complaints.refuses_complaints(good(), NOW)
 
 
 # -- claim and intent

@@ -18,6 +18,7 @@ from wechat_token.engine import Key
 from wechat_token.exceptions import HostNotAllowed, TokenUnavailable, TransportError
 from wechat_token.models import Account
 from wechat_token.platforms import http_adapter
+from wechat_token.platforms.official_account import PLATFORM, WAY
 from wechat_token.redaction import Secret
 from wechat_token.sandbox import FakeWeChat, Fault
 
@@ -52,6 +53,7 @@ def tokens(monkeypatch: pytest.MonkeyPatch) -> Tokens:
     tokens = Tokens()
     monkeypatch.setattr(session, "current_entry", tokens.current_entry)
     monkeypatch.setattr(session, "complain", tokens.complain)
+    monkeypatch.setattr(session, "platform_of", lambda ref: PLATFORM)
     return tokens
 
 
@@ -73,8 +75,8 @@ def configure(settings: Any) -> Iterator[Callable[[Peer], None]]:
         settings.WECHAT_TOKEN = {"API_BASE_URL": peer.url}
 
     yield configure
-    if http_adapter._built is not None:
-        http_adapter._built.close()
+    for adapter in http_adapter._built:
+        adapter.close()
 
 
 def sent_tokens(wire: responses.RequestsMock) -> list[str]:
@@ -253,7 +255,7 @@ def test_body__generator_is_not_sent_again(wire: responses.RequestsMock, tokens:
 # -- where a token goes --------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("host", sorted(session.HOSTS))
+@pytest.mark.parametrize("host", sorted(WAY.hosts))
 def test_host__of_wechat(wire: responses.RequestsMock, wx: WeChatSession, host: str) -> None:
     wire.get(f"https://{host}/x", json=FINE)
     assert wx.get(f"https://{host}/x?a=1#part").url == f"https://{host}/x?a=1#part"
@@ -295,7 +297,7 @@ def test_host__of_a_prepared_request_is_judged_too(wire: responses.RequestsMock,
         wx.send(requests.Request("GET", "https://elsewhere.example/").prepare())
 
 
-def test_host__error_is_a_requests_error_and_shows_no_query(wx: WeChatSession) -> None:
+def test_host__error_is_a_requests_error_and_shows_no_query(tokens: Tokens, wx: WeChatSession) -> None:
     with pytest.raises(requests.RequestException) as caught:
         wx.get("https://elsewhere.example/x?key=canary")
     assert "canary" not in str(caught.value)

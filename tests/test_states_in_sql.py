@@ -30,6 +30,7 @@ stored = st.fixed_dictionaries(
         "version": st.integers(0, 2), "rejected_version": st.integers(0, 2),
         "expires_at": maybe_moments, "due_at": maybe_moments, "unanswered_since": maybe_moments,
         "lease_until": maybe_moments, "lease_owner": st.sampled_from(["", "somebody"]),
+        "asked_at": maybe_moments, "waits_for": st.sampled_from(["", f"{REF} access_token"]),
         "failures": st.integers(0, 2), "error_class": st.sampled_from(["", *(c.value for c in ErrorClass)]),
     }
 )  # fmt: skip
@@ -92,6 +93,8 @@ def test_in_state__has_a_row_of_every_state(row, state):
         "inactive": (good, False),
         "dead": ({"version": 2, "issued_for": "wxanother"}, True),
         "waiting": ({}, True),
+        "held_up": ({"waits_for": f"{REF} access_token", "due_at": ahead(60)}, True),
+        "asleep": ({"asked_at": late, "due_at": None}, True),
         "refreshing": ({"lease_until": ahead(5)}, True),
         "attention": ({**good, "failures": 1, "error_class": "human"}, True),
         "retrying": ({**good, "failures": 1, "error_class": "transient"}, True),

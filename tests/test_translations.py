@@ -17,9 +17,10 @@ from django.utils import translation
 
 import wechat_token
 from wechat_token.exceptions import TransportError
-from wechat_token.platforms.errcodes import explain, lookup
+from wechat_token.platforms.official_account import OfficialAccountAccessToken
 
 PACKAGE = Path(wechat_token.__file__).parent
+SOURCE = OfficialAccountAccessToken()
 CATALOGUE = PACKAGE / "locale/zh_Hans/LC_MESSAGES/django"
 PLACEHOLDER = re.compile(r"%(?:\(\w+\))?[-+ #0]*\d*(?:\.\d+)?[a-zA-Z%]")
 LINE = re.compile(r'(?:(msgctxt|msgid|msgid_plural|msgstr(?:\[\d\])?) )?(".*")')
@@ -149,14 +150,19 @@ def test_compiled__says_what_the_source_says():
 )
 def test_errcode__advises_in_chinese(code, advice):
     with translation.override("zh-hans"):
-        meaning = lookup(code)
+        meaning = SOURCE.lookup(code)
         assert advice in meaning.advise("203.0.113.7")
         assert "The " not in str(meaning.summary)
 
 
 def test_no_answer__advises_in_chinese():
     with translation.override("zh-hans"):
-        assert explain(TransportError("timed out", may_have_issued=True)).advise().startswith("会自动重试。")
+        assert (
+            OfficialAccountAccessToken()
+            .explain(TransportError("timed out", may_have_issued=True))
+            .advise()
+            .startswith("会自动重试。")
+        )
 
 
 @pytest.mark.parametrize("package", [django, django_celery_beat])

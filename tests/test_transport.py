@@ -50,8 +50,8 @@ def configure(settings: Any) -> Callable[..., None]:
 @pytest.fixture(autouse=True)
 def own_adapter() -> Iterator[None]:
     yield
-    if http_adapter._built is not None:
-        http_adapter._built.close()
+    for adapter in http_adapter._built:
+        adapter.close()
 
 
 def failure(**arguments: Any) -> UpstreamError:

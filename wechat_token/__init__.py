@@ -13,13 +13,26 @@ __version__ = "0.1.0"
 __all__ = [
     "WeChatSession",
     "aget_access_token",
+    "aget_ticket",
     "arefresh_access_token",
+    "arefresh_ticket",
     "get_access_token",
+    "get_ticket",
     "refresh_access_token",
+    "refresh_ticket",
 ]
 
 if TYPE_CHECKING:
-    from .engine import aget_access_token, arefresh_access_token, get_access_token, refresh_access_token
+    from .engine import (
+        aget_access_token,
+        aget_ticket,
+        arefresh_access_token,
+        arefresh_ticket,
+        get_access_token,
+        get_ticket,
+        refresh_access_token,
+        refresh_ticket,
+    )
     from .session import WeChatSession
 
 

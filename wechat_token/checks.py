@@ -27,7 +27,7 @@ from .engine import alias as database_alias
 from .engine import identity
 from .exceptions import ConfigurationError
 from .models import Site
-from .platforms import transport
+from .platforms import platforms, problems, transport
 
 TAG = "wechat_token"
 
@@ -36,8 +36,8 @@ SQLITE_TIMEOUT = 5.0  # seconds; also what Python's driver waits if nothing is s
 
 def register() -> None:
     for check in (
-        check_setting_names, check_setting_values, check_api_base_url, check_beat_installed, check_time_zone,
-        check_redis_timeout, check_alert_addresses,
+        check_setting_names, check_setting_values, check_api_base_url, check_platforms, check_beat_installed,
+        check_time_zone, check_redis_timeout, check_alert_addresses,
     ):  # fmt: skip
         checks.register(check, TAG)
     for check in (
@@ -119,6 +119,22 @@ def _refusal(settings: conf.Settings, name: str = "API_BASE_URL") -> str:
     except ConfigurationError as error:
         return str(error)
     return ""
+
+
+def check_platforms(app_configs: Any = None, **kwargs: Any) -> list[CheckMessage]:
+    """What would keep a credential from ever being fetched: unknown needs, circles, names taken twice, unsafe hosts."""
+    if conf.problems():
+        return []
+    found = problems()
+    if not found:
+        ways = [(platform.name, platform.way) for platform in platforms().values() if platform.way.base_url]
+        refusals = ((name, _refusal(way.settings(), f"PLATFORMS: {name}")) for name, way in ways)
+        found = [refusal for _name, refusal in refusals if refusal]
+    return [unusable_platform(message) for message in found]
+
+
+def unusable_platform(message: str) -> CheckMessage:
+    return checks.Error(message, hint="See docs/sources.md.", id="wechat_token.E014")
 
 
 def unsafe_way(message: str, hint: str | None = None) -> CheckMessage:

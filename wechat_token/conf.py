@@ -49,6 +49,7 @@ class Settings:
     connect_timeout: float = 3.0
     request_deadline: float = 10.0  # total, from the first byte out to the last byte in
     max_answer_bytes: int = 65_536
+    platforms: tuple[str, ...] = ()  # dotted paths of further platforms (docs/sources.md)
     # -- life of a token
     overlap: NonNegative = 300.0  # how long WeChat keeps the old token working after a renewal
     lease_margin: float = 5.0  # the lease outlives the request deadline by this much (R2)

@@ -49,6 +49,12 @@ class AccountAmbiguous(AccountError):
     code = "account_ambiguous"
 
 
+class KindNotOffered(AccountError):
+    """The account's platform has no credential of this kind. The message names those it has."""
+
+    code = "kind_not_offered"
+
+
 class TokenUnavailable(WeChatTokenError):
     """There is no usable token now (R5).
 

@@ -16,6 +16,8 @@ from django.utils.translation import pgettext_lazy
 from . import clock
 from .encryption import EncryptedTextField, StoredSecret
 from .exceptions import EncryptionKeyError, ErrorClass
+from .platforms import ACCESS_TOKEN as ACCESS_TOKEN
+from .platforms import OFFICIAL_ACCOUNT, platform
 from .querysets import (
     AccountQuerySet,
     ClientKeyQuerySet,
@@ -25,8 +27,6 @@ from .querysets import (
     new_stamp,
 )
 from .redaction import is_unseen
-
-ACCESS_TOKEN = "access_token"  # noqa: S105  the name of a kind, not a token
 
 _APPID = re.compile(r"[A-Za-z0-9_-]{4,64}")
 
@@ -60,28 +60,29 @@ else:
     _CharField = models.CharField
 
 # What makes a token outdated when it is edited (R10). A new name or limit is no reason to ask WeChat.
-CREDENTIALS = frozenset({"appid", "secret", "endpoint", "is_active"})
+CREDENTIALS = frozenset({"appid", "platform", "secret", "endpoint", "is_active"})
 
 
 class RefField(_CharField):
     """The one string that names an account everywhere (R27). Derived, also where ``save()`` is passed by."""
 
     def pre_save(self, model_instance: models.Model, add: bool) -> str:
-        ref: str = model_instance.appid  # type: ignore[attr-defined]  # an Account
+        ref: str = model_instance.derived_ref()  # type: ignore[attr-defined]  # an Account
         setattr(model_instance, self.attname, ref)
         return ref
 
 
 class Account(models.Model):
-    """One set of WeChat credentials: AppID, AppSecret and the endpoint they are used at."""
+    """One set of credentials at a platform: AppID, AppSecret and the endpoint they are used at."""
 
     # Memory, cache, URLs, key scopes and logs carry this and nothing less. An official account's is its AppID.
-    ref = RefField(max_length=160, unique=True, editable=False)
-
-    appid = models.CharField(
-        _("AppID"), max_length=64, unique=True, validators=[validate_appid],
+    ref = RefField(
+        _("AppID"), max_length=160, unique=True, editable=False,
         error_messages={"unique": _("There is already an account with this AppID.")},
     )  # fmt: skip
+    platform = models.CharField(_("platform"), max_length=32, default=OFFICIAL_ACCOUNT)
+
+    appid = models.CharField(_("AppID"), max_length=64, validators=[validate_appid])
     secret = EncryptedTextField(_("AppSecret"), bound_to=["ref"])
     name = models.CharField(_("name"), max_length=100, blank=True, db_index=True, validators=[validate_name])
     endpoint = models.CharField(
@@ -113,22 +114,25 @@ class Account(models.Model):
         base_manager_name = "objects"
         verbose_name = _("account")
         verbose_name_plural = _("accounts")
-        ordering = ("appid",)
+        ordering = ("ref",)
         # Serves "the only active account, or the default one" among a million.
         indexes: ClassVar = [models.Index(fields=["is_active", "is_default"], name="wechat_token_account_default")]
 
     def __str__(self) -> str:
-        return f"{self.name} ({self.appid})" if self.name else self.appid
+        ref = self.ref or self.appid
+        return f"{self.name} ({ref})" if self.name else ref
 
     def save(self, *args: Any, **kwargs: Any) -> None:
         """Save; the default is one account at most, so the former default steps back."""
         only: Collection[str] | None = kwargs.get("update_fields")
         renamed = False
-        if "appid" not in self.get_deferred_fields() and (only is None or "appid" in only):
-            renamed = bool(self.ref) and self.ref != self.appid.strip()
+        if "appid" not in self.get_deferred_fields() and (only is None or {"appid", "ref", "platform"} & set(only)):
+            former, self.appid = self.ref, self.appid.strip()
+            ref = self.derived_ref()
+            renamed = bool(former) and former != ref
             if renamed:
                 self.secret = self.secret  # read as the former ref's, so that it is written anew as the new one's (S8)
-            self.appid = self.ref = self.appid.strip()
+            self.ref = ref
         kwargs["using"] = using = kwargs.get("using") or router.db_for_write(type(self), instance=self)
         with transaction.atomic(using=using):
             if self.is_default and (only is None or "is_default" in only):
@@ -139,6 +143,13 @@ class Account(models.Model):
                 if only is not None:
                     kwargs["update_fields"] = {*only, "edition", *(["ref", "secret"] if renamed else [])}
             super().save(*args, **kwargs)
+
+    def derived_ref(self) -> str:
+        """The ref by the rule of the account's platform.
+
+        Raises ``ConfigurationError`` for a platform that is not installed, ``ValueError`` for a ref it cannot have.
+        """
+        return platform(self.platform).ref(self)
 
     def _credentials_changed(self, using: str, names: Collection[str]) -> bool:
         """Whether one of these fields differs from what is stored.
@@ -160,6 +171,14 @@ class Account(models.Model):
     def clean_fields(self, exclude: Any = None) -> None:
         self.appid = self.appid.strip()
         super().clean_fields(exclude=exclude)
+
+    def validate_unique(self, exclude: Collection[str] | None = None) -> None:
+        """As in Django; two accounts may share an AppID, but not the ref."""
+        super().validate_unique({*(exclude or ()), "ref"})
+        others = type(self)._default_manager.exclude(pk=self.pk)
+        if others.filter(ref=self.derived_ref()).exists():
+            taken = ValidationError(_("There is already an account with this AppID."), code="unique")
+            raise ValidationError({"appid": taken})
 
 
 def _differs(ours: Any, stored: Any) -> bool:
@@ -192,6 +211,18 @@ class Token(models.Model):
     # The version that WeChat was seen to refuse before its time; not served, however long its life.
     rejected_version = models.PositiveBigIntegerField(default=0)
 
+    # Of a value that its issuer repeats (R23): the life told with its first answer, in seconds; when the issuer last
+    # answered with this value, and with another one before it, each by the time the request left; and the digest of
+    # that other one, which may come back.
+    life = models.PositiveIntegerField(default=0)
+    answered_at = models.DateTimeField(null=True, blank=True)
+    born_after = models.DateTimeField(null=True, blank=True)
+    former_digest = models.CharField(max_length=64, blank=True)
+    # When somebody last asked for it, to the hour; null where it is renewed whether or not anybody does (R28).
+    asked_at = models.DateTimeField(null=True, blank=True)
+    # The credential that this one needs and could not get, '' if it waits for none (R22): ref, a blank, kind.
+    waits_for = models.CharField(max_length=200, blank=True)
+
     # When the next refresh is due: renewal, retry, repair or the end of a lease. Null: never (inactive).
     due_at = models.DateTimeField(_("due"), null=True, blank=True, db_index=True)
 
@@ -215,7 +246,7 @@ class Token(models.Model):
     probe_after = models.DateTimeField(null=True, blank=True)
 
     # The current streak of failures (R10); cleared by a success.
-    failures = models.PositiveIntegerField(_("failures in a row"), default=0, db_index=True)
+    failures = models.PositiveIntegerField(_("failures in a row"), default=0)
     error_class = models.CharField(max_length=16, blank=True, choices=[(c.value, c.value) for c in ErrorClass])
     errcode = models.IntegerField(_("errcode"), null=True, blank=True)
     error = models.CharField(_("last error"), max_length=255, blank=True)
@@ -238,6 +269,7 @@ class Token(models.Model):
         # What needs somebody is found among a million without reading them; almost all rows have 0 or nothing here.
         indexes: ClassVar = [
             models.Index(fields=["failures"], name="wechat_token_failing"),
+            models.Index(fields=["waits_for"], name="wechat_token_waiting"),
             models.Index(fields=["foreign_at"], name="wechat_token_foreign"),
             models.Index(fields=["complaints_refused_at"], name="wechat_token_refused"),
         ]
@@ -247,7 +279,7 @@ class Token(models.Model):
         ]
 
     def __str__(self) -> str:
-        return f"{self.account.appid} {self.kind}"
+        return f"{self.account.ref} {self.kind}"
 
 
 class RefreshLog(models.Model):
@@ -265,6 +297,7 @@ class RefreshLog(models.Model):
 
     # As text: the record outlives its account, and waits for nobody who has the account's row locked (R30).
     ref = models.CharField(_("account"), max_length=160)
+    platform = models.CharField(max_length=32, default=OFFICIAL_ACCOUNT)  # whose errcode it is
     kind = models.CharField(_("kind"), max_length=32)
     at = models.DateTimeField(_("time"), db_index=True)
     reason = models.CharField(_("reason"), max_length=16)
@@ -345,7 +378,7 @@ class KeyUsage(models.Model):
 
     key = models.ForeignKey(ClientKey, models.CASCADE, related_name="usage", verbose_name=_("client key"))
     appid = models.CharField(
-        _("AppID"), max_length=64, blank=True, help_text=_("Empty: requests for accounts that this key may not use.")
+        _("AppID"), max_length=160, blank=True, help_text=_("Empty: requests for accounts that this key may not use.")
     )
     day = models.DateField(_("day"))
     reads = models.PositiveBigIntegerField(_("reads"), default=0)

@@ -18,25 +18,16 @@ from requests.adapters import BaseAdapter
 from requests.utils import rewind_body
 
 from . import __version__
-from .conf import Settings, get_settings
-from .engine import AccountRef, complain, current_entry, resolve
+from .conf import Settings
+from .engine import AccountRef, complain, current_entry, platform_of, resolve
 from .exceptions import HostNotAllowed
 from .models import Account
-from .platforms.errcodes import DEAD_TOKEN_CODES, read_errcode
+from .platforms import ACCESS_TOKEN, Platform
+from .platforms.errcodes import read_errcode
 from .platforms.http_adapter import Exchange, get_adapter
 from .platforms.transport import base_url, parse, proxies, shielded
 from .redaction import Secret
 
-# WeChat's entries (docs/design.md W15). A token is sent there, to API_BASE_URL, and nowhere else.
-HOSTS: Final = frozenset(
-    {
-        "api.weixin.qq.com",
-        "api2.weixin.qq.com",
-        "sh.api.weixin.qq.com",
-        "sz.api.weixin.qq.com",
-        "hk.api.weixin.qq.com",
-    }
-)
 TIMEOUT: Final = 30.0
 LONGEST_REFUSAL: Final = 4096  # bytes; an answer longer than this is no error message
 
@@ -66,7 +57,7 @@ class WeChatSession(requests.Session):
 
     def __init__(self, account: AccountRef = None, *, timeout: float = TIMEOUT) -> None:
         super().__init__()
-        self.account = account.appid if isinstance(account, Account) else account
+        self.account = account.ref or account.appid if isinstance(account, Account) else account
         self.timeout = timeout
         self.trust_env = False
         self.headers["User-Agent"] = f"django-wechat-token/{__version__}"
@@ -78,7 +69,7 @@ class WeChatSession(requests.Session):
         """As in ``requests``; a path becomes a URL."""
         if isinstance(request.url, str) and request.url.startswith("/"):
             request = copy.copy(request)
-            request.url = f"{base_url(get_settings())}{request.url}"
+            request.url = f"{base_url(_platform(self.account).way.settings())}{request.url}"
         return super().prepare_request(request)
 
     def send(self, request: requests.PreparedRequest, **kwargs: Any) -> requests.Response:
@@ -101,9 +92,9 @@ def _total(timeout: Any, default: float) -> float:
 class _TokenAdapter(BaseAdapter):
     """Adds the token, judges the answer, repeats at most once. Sends through the process's own adapter."""
 
-    def __init__(self, appid: str | None) -> None:
+    def __init__(self, ref: str | None) -> None:
         super().__init__()
-        self.appid = appid
+        self.ref = ref
 
     def send(
         self,
@@ -114,25 +105,35 @@ class _TokenAdapter(BaseAdapter):
         cert: Any = None,
         proxies: Any = None,
     ) -> requests.Response:
-        settings = get_settings()
-        _refuse_unless_ours(request, settings)
-        key = resolve(self.appid)
+        platform = _platform(self.ref)
+        source = platform.source(ACCESS_TOKEN)
+        settings = platform.way.settings()
+        assert source is not None  # noqa: S101  for the type checker: system checks want one of each platform
+        _refuse_unless_ours(request, settings, platform.way.hosts, source.parameter)
+        key = resolve(self.ref)
         token = Secret(current_entry(key).value)
-        response = _exchange(request, token, settings, timeout, stream=stream)
-        if stream or not _says_token_is_dead(response):
+        response = _exchange(request, (source.parameter, token), settings, timeout, stream=stream)
+        if stream or not _says_token_is_dead(response, source.dead_codes):
             return response
         successor = Secret(complain(key, token).value)
         if successor == token:  # WeChat accepts it after all: the refusal had another cause
             return response
         _rewind(request)
-        return _exchange(request, successor, settings, timeout, stream=stream)
+        return _exchange(request, (source.parameter, successor), settings, timeout, stream=stream)
 
     def close(self) -> None:
         """The connections belong to the process."""
 
 
+def _platform(ref: str | None) -> Platform:
+    return platform_of(resolve(ref)[0])
+
+
+Carried = tuple[str, Secret]  # the query parameter, and the token it carries
+
+
 def _exchange(
-    request: requests.PreparedRequest, token: Secret, settings: Settings, seconds: float, *, stream: bool
+    request: requests.PreparedRequest, token: Carried, settings: Settings, seconds: float, *, stream: bool
 ) -> requests.Response:
     """One request and its answer. Errors are raised here, with no context, as in ``transport.call``."""
     exchange = Exchange(settings, seconds)
@@ -146,10 +147,10 @@ def _exchange(
         del outcome
 
 
-def _send(request: requests.PreparedRequest, token: Secret, exchange: Exchange, *, stream: bool) -> requests.Response:
+def _send(request: requests.PreparedRequest, token: Carried, exchange: Exchange, *, stream: bool) -> requests.Response:
     settings = exchange.settings
     carrier = request.copy()
-    carrier.url = _with_token(_url(request), token)
+    carrier.url = _with_token(_url(request), *token)
     response = get_adapter(settings).send(
         carrier,
         stream=True,
@@ -168,22 +169,24 @@ def _url(request: requests.PreparedRequest) -> str:
     return str(request.url or "")
 
 
-def _with_token(url: str, token: Secret) -> str:
+def _with_token(url: str, parameter: str, token: Secret) -> str:
     parts = urlsplit(url)
     query = f"{parts.query}&" if parts.query else ""
-    return parts._replace(query=f"{query}access_token={quote(token.reveal(), safe='')}", fragment="").geturl()
+    return parts._replace(query=f"{query}{parameter}={quote(token.reveal(), safe='')}", fragment="").geturl()
 
 
-def _refuse_unless_ours(request: requests.PreparedRequest, settings: Settings) -> None:
+def _refuse_unless_ours(
+    request: requests.PreparedRequest, settings: Settings, hosts: frozenset[str], parameter: str
+) -> None:  # fmt: skip
     """The last gate before anything is sent, on the URL by which ``requests`` would choose the peer."""
     parts = urlsplit(_url(request))
-    allowed = {("https", host, 443) for host in HOSTS} | {_origin(base_url(settings))}
+    allowed = {("https", host, 443) for host in hosts} | {_origin(base_url(settings))}
     if "@" in parts.netloc or _origin(_url(request)) not in allowed:
         raise HostNotAllowed(
             _("The access_token is sent to WeChat's API hosts and API_BASE_URL only, not to %(host)s.")
             % {"host": f"{parts.scheme}://{parts.hostname}"}
         )
-    if any(name == "access_token" for name, _value in parse_qsl(parts.query, keep_blank_values=True)):
+    if any(name == parameter for name, _value in parse_qsl(parts.query, keep_blank_values=True)):
         raise ValueError(
             _("Leave access_token out: WeChatSession adds it. For a user's OAuth token use plain requests.")
         )
@@ -194,12 +197,12 @@ def _origin(url: str) -> tuple[str, str | None, int | None]:
     return parts.scheme, parts.hostname, parts.port or {"https": 443, "http": 80}.get(parts.scheme)
 
 
-def _says_token_is_dead(response: requests.Response) -> bool:
+def _says_token_is_dead(response: requests.Response, dead_codes: frozenset[int]) -> bool:
     """Whatever the HTTP status and the Content-Type say: WeChat's verdict is in the body."""
     if len(response.content) > LONGEST_REFUSAL or b'"errcode"' not in response.content:
         return False
     body = parse(response.content)
-    return body is not None and read_errcode(body) in DEAD_TOKEN_CODES
+    return body is not None and read_errcode(body) in dead_codes
 
 
 def _rewind(request: requests.PreparedRequest) -> None:

@@ -30,21 +30,21 @@ def test_list__queries_do_not_grow_with_accounts(boss, time, django_assert_num_q
 
     make(range(2))
     boss.get(reverse(LIST))  # counts the accounts, which is done once a minute
-    # Session, user, count, failing, late, accounts, tokens. The rest is what the site's problems are read from, which
-    # outside a test is done once in five seconds.
-    with django_assert_num_queries(18):
+    # Session, user, count, failing, waiting, late, accounts, tokens. The rest is what the site's problems
+    # are read from, which outside a test is done once in five seconds.
+    with django_assert_num_queries(19):
         boss.get(reverse(LIST))
     make(range(2, 60))
-    with django_assert_num_queries(18):
+    with django_assert_num_queries(19):
         response = boss.get(reverse(LIST))
     assert response.context["cl"].result_count == 60
     Token.objects.filter(account__appid__endswith="7").update(failures=1)
-    with django_assert_num_queries(20):  # those in trouble, then the others; their causes
+    with django_assert_num_queries(21):  # those in trouble, then the others; their causes
         boss.get(reverse(LIST))
 
 
 def test_list__reads_no_secret_columns(boss, account, django_assert_max_num_queries):
-    with django_assert_max_num_queries(20) as captured:
+    with django_assert_max_num_queries(21) as captured:
         boss.get(reverse(LIST))
     sql = " ".join(query["sql"] for query in captured.captured_queries)
     assert '"wechat_token_account"."secret"' not in sql
@@ -65,6 +65,31 @@ def test_list__failure_in_words_with_what_to_do(boss, account):
     html = page(boss.get(reverse(LIST)))
     assert "40164: " in html
     assert "Add 203.0.113.7 to the IP whitelist" in html
+
+
+def test_list__what_waits_is_counted_and_names_its_root(boss, account, time):
+    good = {"version": 1, "issued_for": APPID, "expires_at": time.now() + seconds(7200), "failures": 0}
+    Token.objects.filter(account=account).update(**good, due_at=time.now() + seconds(7000))
+    Token.objects.create(
+        account=account, kind="jsapi_ticket", waits_for=f"{APPID} access_token", due_at=time.now() + seconds(600)
+    )
+    response = boss.get(reverse(LIST), {"condition": "held_up"})
+    assert [(chip["css"], chip["count"]) for chip in response.context["cl"].chips() if chip["chosen"]] == [
+        ("held_up", "1")
+    ]
+    html = page(response)
+    assert "wt-held_up" in html
+    assert f"waits for {APPID} access_token" in html
+    assert boss.get(reverse(LIST), {"condition": "good"}).context["cl"].result_count == 0
+
+
+def test_list__a_ticket_that_sleeps_leaves_its_account_good(boss, account, time):
+    good = {"version": 1, "issued_for": APPID, "expires_at": time.now() + seconds(7200), "failures": 0}
+    Token.objects.filter(account=account).update(**good, due_at=time.now() + seconds(7000))
+    Token.objects.create(account=account, kind="jsapi_ticket", asked_at=START - dt.timedelta(days=3))
+    for condition, found in (("asleep", 1), ("good", 1), ("held_up", 0)):
+        assert boss.get(reverse(LIST), {"condition": condition}).context["cl"].result_count == found
+    assert "wt-good" in page(boss.get(reverse(LIST)))
 
 
 def test_list__foreign_refresh_advises_stable(boss, classic, time):

@@ -18,7 +18,7 @@ from tests.admin.pages import (
     page,
     url,
 )
-from tests.conftest import START, renew, row
+from tests.conftest import APPID, START, renew, row
 from wechat_token import process
 from wechat_token.admin import AccountAdmin, ClientKeyAdmin, RefreshLogAdmin
 from wechat_token.engine import identity
@@ -163,6 +163,24 @@ def test_page__has_a_part_for_each_credential_that_somebody_fetches(boss, accoun
     html = page(boss.get(url("change", account)))
     assert html.count('id="wt-panel-') == 1
     assert 'id="wt-panel-access_token"' in html
+
+
+def test_page__a_ticket_that_waits_names_its_root(boss, account, weixin):
+    Token.objects.create(account=account, kind="jsapi_ticket", waits_for=f"{APPID} access_token")
+    html = page(boss.get(url("change", account)))
+    ticket = html[html.index('id="wt-panel-jsapi_ticket"') :]
+    assert "Held up" in ticket
+    assert f'<a href="#wt-panel-access_token">{APPID} access_token</a>' in ticket
+    assert "Force a new token" not in ticket
+    assert "Clear WeChat" not in ticket
+
+
+def test_page__of_an_account_whose_platform_has_gone(boss, account, weixin):
+    Token.objects.filter(account=account).update(version=1)
+    Account.objects.filter(pk=account.pk).update(platform="gone")
+    html = page(boss.get(url("change", account)))
+    assert 'id="wt-panel-access_token"' in html
+    assert "Refresh now" not in html
 
 
 def test_page__queries_do_not_grow(boss, account, django_assert_num_queries):

@@ -11,11 +11,11 @@ from tests.conftest import APPID, START
 from wechat_token.admin import words
 from wechat_token.engine import Outcome, Status
 from wechat_token.exceptions import APIError, ErrorClass, TransportError
-from wechat_token.models import Token
+from wechat_token.models import Account, Token
 
 
 def outcome(status, error=None, until=None):
-    return Outcome(status, Token(), until=until, error=error)
+    return Outcome(status, Token(account=Account()), until=until, error=error)
 
 
 WHITELIST = APIError("x", error_class=ErrorClass.HUMAN, errcode=40164, egress_ip="203.0.113.7")
@@ -56,6 +56,6 @@ def test_told_of_many__one_message_for_each_kind():
     ("error_class", "summary"), [("quota", "A limit"), ("transient", "No usable answer"), ("human", "No usable answer")]
 )
 def test_problem__without_an_errcode(error_class, summary):
-    token = Token(failures=1, error_class=error_class, error="timed out")
+    token = Token(account=Account(), failures=1, error_class=error_class, error="timed out")
     assert words.problem(token).summary.startswith(summary)
     assert words.problem(token).evidence == "timed out"

@@ -132,3 +132,11 @@ def test_no_default_database__an_account_lives_as_elsewhere(ground: Ground) -> N
     assert told["unnamed"].get("token") == token
     assert appid in told["status"]
     assert ground.fake.is_valid(token)
+
+
+@on("postgres", "mariadb", "sqlite")
+def test_ref_in_other_letters__is_nobodys(ground: Ground) -> None:
+    """R27: MySQL's usual collations find ``wx…`` for ``WX…``; entries, counts and locks would go by both."""
+    appid = ground.account(token=True)
+    assert "AccountNotFound" in ground.play(ask, appid.upper())["error"]
+    assert ground.play(ask, appid)["token"] == ground.stored(appid)

@@ -47,6 +47,7 @@ def main() -> int:
     crowd.add_argument("--rotations", type=int, default=2)
     crowd.add_argument("--database", choices=("sqlite", "postgres", "mariadb"), default="sqlite")
     crowd.add_argument("--endpoint", choices=("classic", "stable", "both"), default="both")
+    crowd.add_argument("--ticket", action="store_true", help="of an account that has no token yet, and nothing else")
     crowd.set_defaults(prove=prove_stampede)
 
     away = proofs.add_parser("outage", help="reads, and how fast, while one service is refused or hangs")
@@ -87,6 +88,12 @@ def prove_chaos(options: argparse.Namespace) -> bool:
 
 
 def prove_stampede(options: argparse.Namespace) -> bool:
+    if options.ticket:
+        tickets = stampede.run_tickets(
+            processes=options.processes, threads=options.threads, database=options.database
+        )  # fmt: skip
+        print(f"{options.database}, {options.processes} processes × {options.threads} threads, {tickets}", flush=True)
+        return tickets.is_kept
     kept = True
     for endpoint in ("classic", "stable") if options.endpoint == "both" else (options.endpoint,):
         found = stampede.run(

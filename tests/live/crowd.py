@@ -1,4 +1,4 @@
-"""A crowd of readers: ``python -m tests.live.crowd APPID PROCESSES THREADS SECONDS``.
+"""A crowd of readers: ``python -m tests.live.crowd APPID PROCESSES THREADS SECONDS [KIND]``.
 
 Forks the processes, starts the threads, lets all ask at one moment (cold), and then read several times a second
 until the time is over (warm). Prints a JSON list with one report a process.
@@ -22,9 +22,11 @@ PAUSE: Final = (0.1, 0.4)  # seconds between two reads of a thread
 SLOW: Final = 0.2  # seconds; reads as slow as this are reported one by one
 
 
-def join_in(appid: str, threads: int, seconds: float) -> dict[str, Any]:
-    """What one process sees. ``slow`` are the warm reads of ``SLOW`` or longer: (asked at, seconds)."""
-    from wechat_token import get_access_token
+def join_in(appid: str, threads: int, seconds: float, kind: str) -> dict[str, Any]:
+    """What one process sees of the credential of this kind. ``slow`` are the warm reads of ``SLOW`` or longer: (asked
+    at, seconds).
+    """
+    from wechat_token import get_ticket
 
     together = threading.Barrier(threads)
     reads: list[int] = []
@@ -36,7 +38,7 @@ def join_in(appid: str, threads: int, seconds: float) -> dict[str, Any]:
     def read() -> float:
         asked = time.time()
         try:
-            token = get_access_token(appid)
+            token = get_ticket(appid, kind)
             tokens[token] = time.time() if token not in tokens else asked
         except Exception as exc:
             errors.append(f"{type(exc).__name__}: {exc}")
@@ -69,7 +71,8 @@ def join_in(appid: str, threads: int, seconds: float) -> dict[str, Any]:
 def main() -> None:
     django.setup()
     appid, processes, threads, seconds = sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), float(sys.argv[4])
-    print(json.dumps(at_once(processes, lambda: join_in(appid, threads, seconds))))
+    kind = sys.argv[5] if sys.argv[5:] else "access_token"
+    print(json.dumps(at_once(processes, lambda: join_in(appid, threads, seconds, kind))))
 
 
 if __name__ == "__main__":

@@ -73,6 +73,65 @@ def run(*, endpoint: str, processes: int, threads: int, rotations: int, database
         return _judge(reports, site.fake, appid, endpoint)
 
 
+@dataclass(frozen=True, slots=True)
+class Tickets:
+    """A crowd that asks for the ticket of an account without a token. ``turned_away``: threads that were told to come
+    back in a second, because enough of their process waited already (R30); ``errors``: all else that went wrong.
+    """
+
+    reads: int
+    dead: int
+    turned_away: int
+    errors: int
+    token_calls: int
+    ticket_calls: int
+    longest: float  # seconds that the first read took
+
+    @property
+    def is_kept(self) -> bool:
+        return (self.token_calls, self.ticket_calls) == (1, 1) and not (self.dead or self.errors)
+
+    def __str__(self) -> str:
+        return (
+            f"ticket: {self.reads} reads, {self.dead} dead tickets served, {self.errors} errors, "
+            f"{self.turned_away} turned away; upstream "
+            f"{self.token_calls} call for the token and {self.ticket_calls} for the ticket, "
+            f"longest cold read {self.longest:.2f} s"
+        )
+
+
+def run_tickets(*, processes: int, threads: int, database: str, seconds: float = 5.0) -> Tickets:
+    """Cold, and warm for less time than until the first check of the ticket (R23)."""
+    appid = "wx0000000000ticket"
+    with live_site(database, redis=True, broker="redis", settings={"WAIT_TIMEOUT": 30}) as site:
+        free = site.database.free_connections()
+        if free < processes + SPARE_CONNECTIONS:
+            raise SystemExit(f"{database}: {free} connections are free, {processes + SPARE_CONNECTIONS} are needed")
+        site.fake.add_account(appid, SECRET)
+        site.fake.inject(Fault("slow", seconds=0.2), times=2)
+        site.shell(
+            "from wechat_token.models import Account;"
+            f"Account.objects.bulk_create([Account(appid={appid!r}, secret={SECRET!r})])"
+        )
+        crowd = site.start(
+            "-m", "tests.live.crowd", appid, str(processes), str(threads), str(seconds), "jsapi_ticket",
+            stdout=subprocess.PIPE,
+        )  # fmt: skip
+        reports = json.loads(crowd.communicate(timeout=seconds + 120)[0])
+        fake = site.fake
+        errors = [error for report in reports for error in report["errors"]]
+        turned_away = sum("threads of this process wait for it already" in error for error in errors)
+        return Tickets(
+            reads=sum(report["reads"] for report in reports),
+            dead=sum(not fake.is_valid(text, at) for report in reports for text, at in report["tokens"].items()),
+            turned_away=turned_away,
+            errors=len(errors) - turned_away,
+            token_calls=fake.calls_to(appid, "stable"),
+            ticket_calls=fake.calls_to(appid, "ticket"),
+            longest=max(report["cold"] for report in reports),
+        )
+
+
 def _judge(reports: list[dict[str, Any]], fake: FakeWeChat, appid: str, endpoint: str) -> Result:
     calls = [call.t for call in fake.calls if call.appid == appid and call.endpoint == endpoint]
     # Calls of one rotation come together; the next rotation is most of a life away.

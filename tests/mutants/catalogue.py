@@ -37,6 +37,7 @@ def of(file: str) -> Callable[[str, str, str, str], Mutant]:
 accounts = of("engine/accounts.py")
 attempt = of("engine/attempt.py")
 batch = of("engine/batch.py")
+complaints = of("engine/complaints.py")
 connections = of("engine/connections.py")
 ground = of("engine/ground.py")
 official_account = of("platforms/official_account.py")
@@ -527,16 +528,16 @@ MUTANTS = (
     refresh(
         "complaints are not rationed",
         "test_complaints.py::test_complain__who_has_complained_falsely_too_often_is_refused_alone",
-        "if schedule.complaint_allowance(token, complaint.payer, now) < 1:",
+        "if complaints.complaint_allowance(token, complaint.payer, now) < 1:",
         "if False:",
     ),
     mutant(
         "the allowance is of the account, not of the client",
         "test_complaints.py::test_complain__who_has_complained_falsely_too_often_is_refused_alone",
-        ("engine/schedule.py", "charged = _charges(token).get(client)", 'charged = _charges(token).get("")'),
-        ("engine/schedule.py", "    charges[client] = [", '    charges[""] = ['),
+        ("engine/complaints.py", "charged = _charges(token).get(client)", 'charged = _charges(token).get("")'),
+        ("engine/complaints.py", "    charges[client] = [", '    charges[""] = ['),
     ),
-    schedule(
+    complaints(
         "a false complaint costs nothing",
         "test_complaints.py::test_complain__falsely_is_charged_to_its_client",
         "complaint_allowance(token, client, now) - 1,",
@@ -547,10 +548,10 @@ MUTANTS = (
         "test_complaints.py::test_complain__truly_costs_nothing",
         "        attempt.note_refusal(self.flight)\n",
         "        attempt.note_refusal(self.flight)\n"
-        "        charged = schedule.accepted(attempt.token, self.payer, clock.now())\n"
+        "        charged = complaints.accepted(attempt.token, self.payer, clock.now())\n"
         '        attempt.refusal["complaints"] = charged["complaints"]\n',
     ),
-    schedule(
+    complaints(
         "a verdict is believed for long",
         "test_complaints.py::test_complain__a_verdict_is_believed_for_two_seconds",
         "VERDICT_SECONDS: Final = 2.0",
@@ -672,14 +673,14 @@ MUTANTS = (
         "test_flights.py::test_account_saved__a_new_name_is_no_edit",
         (
             "models.py",
-            '{"appid", "secret", "endpoint", "is_active"}',
-            '{"appid", "secret", "endpoint", "is_active", "name"}',
+            '{"appid", "platform", "secret", "endpoint", "is_active"}',
+            '{"appid", "platform", "secret", "endpoint", "is_active", "name"}',
         ),
     ),
     mutant(
         "a new secret is no edit",
         "test_flights.py::test_account_saved__what_wechat_knows_is_an_edit",
-        ("models.py", '{"appid", "secret", "endpoint", "is_active"}', '{"appid", "endpoint", "is_active"}'),
+        ("models.py", '"platform", "secret", "endpoint"', '"platform", "endpoint"'),
     ),
     official_account(
         "the secret is decrypted after the claim",
@@ -690,7 +691,7 @@ MUTANTS = (
     refresh(
         "the request is built after the claim",
         "test_flights.py::test_refresh__secret_unreadable_here_touches_nothing",
-        "            attempt.prepare()\n",
+        "            attempt.prepare(self.material or Material())\n",
         "",
     ),
     refresh(
@@ -753,5 +754,5 @@ MUTANTS = (
         "if int(now.timestamp() - SWEEP_AT) % SWEEP_EVERY >= 2 * get_settings().beat_interval:",
         "if True:",
     ),
-    batch("a kind of another version stops the tick", "test_drain.py", ".due(now).filter(kind__in=KINDS)", ".due(now)"),
+    batch("a kind of another version stops the tick", "test_drain.py", ".due(now).filter(_served())", ".due(now)"),
 )

@@ -10,7 +10,7 @@ from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
 
 from wechat_token.models import ACCESS_TOKEN, Account
-from wechat_token.platforms import source_for
+from wechat_token.platforms import OFFICIAL_ACCOUNT, source_for
 
 from .beat import INTERVAL
 from .world import Options, World
@@ -120,7 +120,7 @@ def ideal(option: Options) -> float:
 
     The mean lead is that of the renewal rule, less the half tick of beat for which a due token waits on average.
     """
-    source = source_for(ACCESS_TOKEN)
+    source = source_for(OFFICIAL_ACCOUNT, ACCESS_TOKEN)
     endpoints = ["stable", "classic"] if option.endpoint == "mixed" else [option.endpoint]
     calls = []
     for endpoint in endpoints:

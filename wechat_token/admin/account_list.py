@@ -20,7 +20,7 @@ from ..diagnosis.board import MOST, WORST_FIRST, Board
 from ..diagnosis.states import State
 from ..models import ACCESS_TOKEN, Account, Token
 from . import words
-from .lists import BoundedPaginator, ConditionFilter, board_of
+from .lists import FOUND_BY, BoundedPaginator, ConditionFilter, board_of
 from .panel import report
 
 if TYPE_CHECKING:
@@ -80,7 +80,7 @@ class AccountChangeList(ChangeList):
 
     def chips(self) -> list[dict[str, Any]]:
         """The states there are, with their numbers, and what finds them."""
-        chosen = self.params.get(ConditionFilter.parameter_name, [""])[-1]
+        chosen = self.params.get(ConditionFilter.parameter_name, "")
         counts = self.board.counts
         rows: list[tuple[str, Any, int | None, str]] = [("", _("all"), None, "")]
         rows += [
@@ -88,7 +88,7 @@ class AccountChangeList(ChangeList):
             for state in (*WORST_FIRST, State.GOOD, State.INACTIVE)
             if counts.get(state, 1 if state is State.GOOD else 0) or chosen == state.value
         ]
-        rows += [("foreign", _("used by another system"), None, ""), ("classic", _("classic endpoint"), None, "")]
+        rows += [(value, label, None, "") for value, label in FOUND_BY]
         return [
             {
                 "label": label,
@@ -119,7 +119,7 @@ class AccountList(_ModelAdmin):
     list_filter = (ConditionFilter,)
     list_per_page = 50
     paginator = AccountPaginator
-    search_fields = ("appid", "name")
+    search_fields = ("ref", "name")
     show_facets = admin.ShowFacets.NEVER
     show_full_result_count = False
     sortable_by = ("account", "used_endpoint")
@@ -135,8 +135,8 @@ class AccountList(_ModelAdmin):
         if not term:
             return queryset, False
         if Account.objects.order_by()[: SEARCHED_INSIDE + 1].count() <= SEARCHED_INSIDE:
-            return queryset.filter(Q(appid__icontains=term) | Q(name__icontains=term)), False
-        return queryset.filter(Q(appid__startswith=term) | Q(name__startswith=term)), False
+            return queryset.filter(Q(ref__icontains=term) | Q(name__icontains=term)), False
+        return queryset.filter(Q(ref__startswith=term) | Q(name__startswith=term)), False
 
     # -- columns -----------------------------------------------------------------------------------
 
@@ -152,6 +152,8 @@ class AccountList(_ModelAdmin):
             return cell
         if token.kind != ACCESS_TOKEN:
             cell += format_html(' <code class="wt-kind">{}</code>', token.kind)
+        if token.waits_for:
+            cell += format_html('<div class="wt-problem">{}</div>', _("waits for %(what)s") % {"what": token.waits_for})
         failure = words.problem(token)
         if failure is not None:
             cell += _unfolding(words.coded(failure.errcode, failure.summary), failure.action)
@@ -160,11 +162,11 @@ class AccountList(_ModelAdmin):
             cell += _unfolding(_("Used by another system."), foreign)
         return format_html("<div>{}</div>", cell)  # one thing also where a cell lays out its parts side by side
 
-    @admin.display(description=gettext_lazy("account"), ordering="appid")
+    @admin.display(description=gettext_lazy("account"), ordering="ref")
     def account(self, account: Account) -> SafeString:
         name = format_html('<span class="wt-name">{}</span>', account.name) if account.name else ""
         mark = format_html(' <span class="wt-tag">{}</span>', _("default")) if account.is_default else ""
-        return format_html('<span class="wt-appid">{}</span>{}{}', account.appid, mark, name)
+        return format_html('<span class="wt-appid">{}</span>{}{}', account.ref, mark, name)
 
     @admin.display(description=gettext_lazy("time left"))
     def time_left(self, account: Account) -> SafeString | str:
@@ -189,7 +191,8 @@ class AccountList(_ModelAdmin):
         return account.endpoint
 
 
-_RANK: Final = {state: rank for rank, state in enumerate((*WORST_FIRST, State.REFRESHING, State.GOOD, State.INACTIVE))}
+_IN_ORDER: Final = (State.REFRESHING, State.GOOD, State.ASLEEP, State.INACTIVE)
+_RANK: Final = {state: rank for rank, state in enumerate((*WORST_FIRST, *_IN_ORDER))}
 
 
 _Told = tuple[Token, states.Report] | None

@@ -20,8 +20,7 @@ from ..client_keys.readers import DAYS, readers
 from ..diagnosis.board import recount
 from ..engine import schedule
 from ..forms import AccountForm
-from ..models import ACCESS_TOKEN, Account
-from ..platforms import source_for
+from ..models import Account
 from .account_list import AccountList
 from .notices import of_accounts, of_site
 from .panel import panels
@@ -81,7 +80,6 @@ class AccountAdmin(TokenViews, AccountList, _ModelAdmin):
 
     def _panel_context(self, request: HttpRequest, account: Account) -> dict[str, Any]:
         log_url = self._log_url(request, account)
-        may_refresh = account.is_active and self.has_refresh_permission(request)
         now = clock.now()
         today = dt.date.fromisoformat(schedule.beijing_day(now))
         may_see_keys = request.user.has_perm("wechat_token.view_clientkey")
@@ -92,8 +90,7 @@ class AccountAdmin(TokenViews, AccountList, _ModelAdmin):
             "readers": readers(account.ref, today, now) if may_see_keys else None,
             "reader_days": DAYS,
             "keys_url": self._page("clientkey_changelist"),
-            "may_refresh": may_refresh,
-            "may_force": may_refresh and source_for(ACCESS_TOKEN).forced_refresh(account) is not None,
+            "may_refresh": account.is_active and self.has_refresh_permission(request),
             "may_reveal": self.has_reveal_permission(request),
             **{f"{view}_url": self.url(request, view, account.pk) for view in VIEWS},
         }

@@ -60,7 +60,7 @@ class ClientKeyAdmin(KeyViews, _ModelAdmin):
     # -- the list ----------------------------------------------------------------------------------
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[ClientKey]:
-        first = self.seen_accounts(request).only("appid").order_by("appid")[:ACCOUNTS_SHOWN]
+        first = self.seen_accounts(request).only("ref").order_by("ref")[:ACCOUNTS_SHOWN]
         return (
             super()
             .get_queryset(request)
@@ -121,7 +121,7 @@ class ClientKeyAdmin(KeyViews, _ModelAdmin):
     def which_accounts(self, key: ClientKey) -> str:
         if key.all_accounts:
             return _("all")
-        first = [account.appid for account in key.first_accounts]  # type: ignore[attr-defined]  # prefetched
+        first = [account.ref for account in key.first_accounts]  # type: ignore[attr-defined]  # prefetched
         shown = ", ".join(first)
         more = key.account_count - len(first)  # type: ignore[attr-defined]  # annotated
         if more > 0:

@@ -64,10 +64,10 @@ class KeyViews(_ModelAdmin):
 
     def use_of(self, request: HttpRequest, key: ClientKey) -> dict[str, Any]:
         """For the context of the key's page. Two queries."""
-        account = (Account.objects.filter(is_active=True) if key.all_accounts else key.accounts).only("appid").first()
+        account = (Account.objects.filter(is_active=True) if key.all_accounts else key.accounts).only("ref").first()
         return {
             "days": days(key, dt.date.fromisoformat(schedule.beijing_day(clock.now()))),
-            "curl": _curl(request, account.appid) if account is not None else "",
+            "curl": _curl(request, account.ref) if account is not None else "",
             "replace_url": self.page_url("replace", quote(key.pk)) if self.has_replace_permission(request, key) else "",
         }
 
@@ -118,7 +118,7 @@ class KeyViews(_ModelAdmin):
     ) -> HttpResponse:
         """The one page that shows the key. Not a message: those travel in a cookie."""
         request.current_app = self.admin_site.name
-        account = (Account.objects.filter(is_active=True) if key.all_accounts else key.accounts).only("appid").first()
+        account = (Account.objects.filter(is_active=True) if key.all_accounts else key.accounts).only("ref").first()
         context = {
             **self.admin_site.each_context(request),
             "title": _("The new client key"),
@@ -128,7 +128,7 @@ class KeyViews(_ModelAdmin):
             "value": value,
             "former": former,
             "reads_nothing": account is None and not key.all_accounts,
-            "curl": _curl(request, account.appid) if account is not None else "",
+            "curl": _curl(request, account.ref) if account is not None else "",
             "change_url": self.page_url("change", quote(key.pk)),
             "media": self.media,
         }

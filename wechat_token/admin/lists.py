@@ -12,6 +12,7 @@ from django.utils.functional import cached_property
 from django.utils.translation import gettext_lazy as _
 
 from .. import clock
+from ..conf import get_settings
 from ..diagnosis import states
 from ..diagnosis.board import WORST_FIRST, Board, board
 from ..diagnosis.states import State
@@ -31,6 +32,15 @@ def board_of(request: HttpRequest) -> Board:
     return found
 
 
+# What can be filtered by beside the states that are counted. A credential that nobody asks for is no state of its
+# account, whose access_token is renewed all the same (R28).
+FOUND_BY: Final[tuple[tuple[str, _StrOrPromise], ...]] = (
+    (State.ASLEEP.value, _("a credential not in use")),
+    ("foreign", _("used by another system")),
+    ("classic", _("classic endpoint")),
+)
+
+
 class ConditionFilter(admin.SimpleListFilter):
     """The accounts in a state, or such as somebody should look at.
 
@@ -44,8 +54,7 @@ class ConditionFilter(admin.SimpleListFilter):
         return [
             *((state.value, states.LABELS[state]) for state in (*WORST_FIRST, State.GOOD, State.INACTIVE)),
             ("failing", _("refresh failing")),
-            ("foreign", _("used by another system")),
-            ("classic", _("classic endpoint")),
+            *FOUND_BY,
         ]
 
     def queryset(self, request: HttpRequest, queryset: QuerySet[Account]) -> QuerySet[Account] | None:
@@ -64,7 +73,11 @@ class ConditionFilter(admin.SimpleListFilter):
                 # Nearly all of them are, so it is asked of each account on the page, in terms that a planner can judge.
                 late = now - schedule.seconds(states.OVERDUE_AFTER)
                 good = tokens.filter(failures=0, version__gt=0, due_at__gt=late, expires_at__gt=now)
-                return queryset.filter(Exists(good.filter(account=OuterRef("pk"))), is_active=True)
+                sound = queryset.filter(Exists(good.filter(account=OuterRef("pk"))), is_active=True)
+                return sound.exclude(pk__in=list(board_of(request).troubled))
+            case State.ASLEEP.value:
+                overlap, lease = get_settings().overlap, get_settings().lease
+                tokens = states.in_state(tokens.filter(due_at=None), [State.ASLEEP], now, overlap=overlap, lease=lease)
             case name if name in _TROUBLE:
                 troubled = board_of(request).troubled
                 return queryset.filter(pk__in=[pk for pk, state in troubled.items() if state.value == name])

@@ -6,14 +6,15 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from django.utils.formats import number_format
+from django.utils.html import format_html
 from django.utils.translation import gettext as _
 
 from .. import clock
 from ..conf import get_settings
 from ..diagnosis import states
-from ..engine import schedule
+from ..engine import complaints, schedule
 from ..models import ACCESS_TOKEN, RefreshLog, Token
-from ..platforms import KINDS, source_for
+from ..platforms import platforms
 from . import words
 from .timeline import BEFORE, SPAN, Timeline, timeline
 
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from django.utils.functional import _StrOrPromise
 
     from ..models import Account
+    from ..platforms import CredentialSource
 
 LOG_ROWS = 10
 TIMELINE_ROWS = 3_000  # of the latest 48 hours of all the credentials of an account
@@ -32,12 +34,16 @@ TIMELINE_ROWS = 3_000  # of the latest 48 hours of all the credentials of an acc
 @dataclass(frozen=True, slots=True)
 class Panel:
     token: Token
+    title: _StrOrPromise
     report: states.Report
     facts: list[tuple[str, str]]
     problem: words.Problem | None
     foreign: str
     log: list[LogLine]
     timeline: Timeline | None  # None for those who may not see the log
+    may_refresh: bool
+    may_force: bool
+    may_clear: bool
 
     @property
     def kind(self) -> str:
@@ -59,10 +65,12 @@ def report(token: Token, now: dt.datetime) -> states.Report:
 def panels(account: Account, *, with_log: bool) -> list[Panel]:
     """One for each credential of the account, the access_token's first. Two queries, one without the log."""
     now = clock.now()
-    rows = Token.objects.filter(account=account, kind__in=KINDS)
-    tokens = sorted(rows, key=lambda token: (token.kind != ACCESS_TOKEN, token.kind))
-    if not tokens:  # it is made when somebody asks
-        tokens = [Token(account=account, kind=ACCESS_TOKEN)]
+    rows = Token.objects.filter(account=account)
+    installed = platforms().get(account.platform)
+    tokens = list(rows.filter(kind__in=installed.kinds) if installed is not None else rows)
+    if not any(token.kind == ACCESS_TOKEN for token in tokens):  # it is made when somebody asks
+        tokens.append(Token(account=account, kind=ACCESS_TOKEN))
+    tokens.sort(key=lambda token: (token.kind != ACCESS_TOKEN, token.kind))
     log = list(_latest(account, now)) if with_log else None
     found = []
     for token in tokens:
@@ -79,20 +87,30 @@ def _latest(account: Account, now: dt.datetime) -> QuerySet[RefreshLog]:
 
 def _panel(token: Token, log: list[RefreshLog] | None, now: dt.datetime) -> Panel:
     state = report(token, now)
+    source = _source(token)
     return Panel(
-        token, state, _facts(token, state, now), words.problem(token),
+        token, words.kind(token), state, _facts(token, state, now), words.problem(token),
         words.foreign_hint(token, now, always=True),
         [
             LogLine(entry, words.clock_time(entry.at), words.reason(entry), words.log_meaning(entry))
             for entry in (log or ())[:LOG_ROWS]
         ],
         None if log is None else timeline(token, log, now, state.usable_until),
+        may_refresh=source is not None,
+        may_force=source is not None and source.forced_refresh(token.account) is not None,
+        may_clear=source is not None and source.clears_quota,
     )  # fmt: skip
+
+
+def _source(token: Token) -> CredentialSource | None:
+    """None where its platform is not installed any more, or has no such credential."""
+    installed = platforms().get(token.account.platform)
+    return installed.source(token.kind) if installed is not None else None
 
 
 def _facts(token: Token, state: states.Report, now: dt.datetime) -> list[tuple[str, str]]:
     masked = _("%(token)s (version %(version)d)") % {"token": token.value, "version": token.version}
-    facts = [(_("Token"), masked if token.version else "–")]
+    facts = [(str(words.kind(token)), masked if token.version else "–")]
     if token.version:
         facts += [
             (_("Issued"), words.moment(token.issued_at, now)),
@@ -101,6 +119,10 @@ def _facts(token: Token, state: states.Report, now: dt.datetime) -> list[tuple[s
         if state.usable_until != token.expires_at:
             facts.append((_("Good until"), _good_until(token, state, now)))
     facts.append((_("Next refresh due"), words.moment(token.due_at, now)))
+    if token.waits_for:
+        facts.append((_("Waits for"), _root(token)))
+    if token.asked_at is not None:
+        facts.append((_("Last asked for"), words.moment(token.asked_at, now)))
     if token.failures:
         facts.append((_("Failures in a row"), number_format(token.failures)))
     facts.append((_("Calls today"), _calls_today(token, now)))
@@ -109,9 +131,17 @@ def _facts(token: Token, state: states.Report, now: dt.datetime) -> list[tuple[s
             "count": number_format(token.foreign_refreshes), "time": words.moment(token.foreign_at, now),
         }  # fmt: skip
         facts.append((_("Ended by others"), seen))
-    if schedule.refuses_complaints(token, now):
+    if complaints.refuses_complaints(token, now):
         facts.append((_("Complaints refused"), words.moment(token.complaints_refused_at, now)))
     return facts
+
+
+def _root(token: Token) -> str:
+    """What it waits for (R22), with a link where that is on the same page."""
+    ref, _blank, kind = token.waits_for.partition(" ")
+    if ref != token.account.ref:
+        return token.waits_for
+    return format_html('<a href="#wt-panel-{}">{}</a>', kind, token.waits_for)
 
 
 def _good_until(token: Token, state: states.Report, now: dt.datetime) -> str:
@@ -124,10 +154,11 @@ def _good_until(token: Token, state: states.Report, now: dt.datetime) -> str:
 
 def _calls_today(token: Token, now: dt.datetime) -> str:
     """By endpoint, with WeChat's limit; the day is Beijing's (R16)."""
-    source = source_for(token.kind)
+    source = _source(token)
     limits = {
         source.endpoint(token.account, forced=forced): source.daily_limit(token.account, forced=forced)
         for forced in (False, True)
+        if source is not None
     }
     today = token.usage if isinstance(token.usage, dict) else {}
     parts = []

@@ -67,7 +67,7 @@ class RefreshLogAdmin(_ModelAdmin):
         term = search_term.strip()
         if not term:
             return queryset, False
-        named = Account.objects.filter(Q(appid__icontains=term) | Q(name__icontains=term))
+        named = Account.objects.filter(Q(ref__icontains=term) | Q(name__icontains=term))
         refs = list(named.values_list("ref", flat=True)[:ACCOUNTS_SEARCHED])
         deleted = queryset.filter(ref=term)
         if not refs and not deleted.exists():

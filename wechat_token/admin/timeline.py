@@ -20,7 +20,7 @@ from ..diagnosis.states import duration
 from ..engine import Reason
 from ..exceptions import ErrorClass
 from ..models import RefreshLog
-from ..platforms.errcodes import lookup
+from ..platforms import meaning
 from . import words
 
 if TYPE_CHECKING:
@@ -182,7 +182,9 @@ def _bar(born: dt.datetime, ends: dt.datetime, css: str, start: dt.datetime) -> 
 def _class(row: RefreshLog) -> ErrorClass:
     if row.outcome == RefreshLog.Outcome.LIMITED:
         return ErrorClass.QUOTA
-    return lookup(row.errcode).error_class if row.errcode is not None else ErrorClass.TRANSIENT
+    if row.errcode is None:
+        return ErrorClass.TRANSIENT
+    return meaning(row.platform, row.kind, row.errcode).error_class
 
 
 def _marks(rows: list[RefreshLog], css: str, start: dt.datetime) -> list[Mark]:

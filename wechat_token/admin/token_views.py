@@ -30,7 +30,7 @@ from ..conf import get_settings
 from ..engine import Crowded, NotYet, Reason, clear_quota, refresh_each, refresh_now, schedule
 from ..exceptions import EncryptionKeyError, UpstreamError, WeChatTokenError
 from ..models import ACCESS_TOKEN, Account, Token
-from ..platforms import KINDS, source_for
+from ..platforms import platforms, source_for
 from . import words
 from .panel import report
 
@@ -128,11 +128,11 @@ class TokenViews(_ModelAdmin):
         if "confirmed" in request.POST:
             self.log_change(request, account, _("Token renewed by force."))
             return self._refreshed(request, account, forced=True)
-        texts, may = _about_forcing(account, _kind(request))
+        texts, may = _about_forcing(account, _kind(request, account))
         return self._ask(request, account, "force", _("Force a new token"), texts, _("Yes, force it"), may=may)
 
     def _refreshed(self, request: HttpRequest, account: Account, *, forced: bool) -> HttpResponse:
-        level, text = _refresh_one(account, _kind(request), client=request.user.get_username(), forced=forced)
+        level, text = _refresh_one(account, _kind(request, account), client=request.user.get_username(), forced=forced)
         self.message_user(request, text, level)
         return HttpResponseRedirect(self.url(request, "change", account.pk))
 
@@ -149,7 +149,7 @@ class TokenViews(_ModelAdmin):
             title, yes = _("Clear WeChat's counters of calls"), _("Yes, clear them")
             return self._ask(request, account, "clear_quota", title, _about_clearing(account), yes)
         self.log_change(request, account, _("Asked WeChat to clear the quota."))
-        logger.warning("Quota cleared by hand: account=%s user=%s", account.appid, request.user.get_username())
+        logger.warning("Quota cleared by hand: account=%s user=%s", account.ref, request.user.get_username())
         level, text = _clear(account)
         self.message_user(request, text, level)
         return HttpResponseRedirect(self.url(request, "change", account.pk))
@@ -170,7 +170,7 @@ class TokenViews(_ModelAdmin):
             "texts": texts,
             "yes": yes if may else "",
             "action": self.url(request, view, account.pk),
-            "kind": _kind(request),
+            "kind": _kind(request, account),
         }
         return TemplateResponse(request, "admin/wechat_token/account/confirm.html", context)
 
@@ -198,7 +198,10 @@ class TokenViews(_ModelAdmin):
                 left_out,
             )
             self.message_user(request, text % left_out, messages.WARNING)
-        keys = [(account.ref, ACCESS_TOKEN) for account in active]
+        rows = Token.objects.filter(account__in=active).order_by("account__ref", "kind")
+        in_use = rows.exclude(due_at=None, asked_at__isnull=False)
+        keys = {(account.ref, ACCESS_TOKEN): None for account in active}
+        keys |= dict.fromkeys(in_use.values_list("account__ref", "kind"))
         outcomes = refresh_each(keys, reason=Reason.ADMIN, client=request.user.get_username())
         for level, text in words.told_of_many(outcomes):
             self.message_user(request, text, level)
@@ -211,7 +214,7 @@ class TokenViews(_ModelAdmin):
         if not self.has_reveal_permission(request):
             raise PermissionDenied
         account = self._account(request, object_id)
-        token = Token.objects.select_related("account").filter(account=account, kind=_kind(request)).first()
+        token = Token.objects.select_related("account").filter(account=account, kind=_kind(request, account)).first()
         if token is None or not token.version or not _is_readable(token):
             text = (
                 _("The stored token cannot be read: the key it was encrypted with is not configured.")
@@ -250,17 +253,18 @@ def _is_readable(token: Token) -> bool:
     return True
 
 
-def _kind(request: HttpRequest) -> str:
-    """Which credential of the account is meant. Raises ``Http404`` for a kind that nobody fetches."""
-    kind = request.POST.get("kind", ACCESS_TOKEN)
-    if kind not in KINDS:
+def _kind(request: HttpRequest, account: Account) -> str:
+    """Which of the account's credentials is meant. Raises ``Http404`` for one that its platform has not."""
+    kind = request.POST.get("kind") or ACCESS_TOKEN
+    installed = platforms().get(account.platform)
+    if installed is None or kind not in installed.kinds:
         raise Http404
     return kind
 
 
 def _refresh_one(account: Account, kind: str, *, client: str, forced: bool) -> tuple[int, str]:
     """Refresh and say what came of it: message level and text."""
-    values = {"appid": account.appid}
+    values = {"appid": account.ref}
     if not account.is_active:
         return messages.ERROR, _("Account %(appid)s is inactive. Activate it first.") % values
     try:
@@ -272,19 +276,19 @@ def _refresh_one(account: Account, kind: str, *, client: str, forced: bool) -> t
         return messages.WARNING, _("The refresh of %(appid)s is not finished yet: %(why)s. Reload in a while.") % values
     except (WeChatTokenError, DatabaseError) as exc:
         # The type only: the text of a database error may hold anything (S2).
-        logger.warning("Refresh by hand failed: account=%s %s", account.appid, type(exc).__name__)
+        logger.warning("Refresh by hand failed: account=%s %s", account.ref, type(exc).__name__)
         return messages.ERROR, _("Account %(appid)s could not be refreshed. The server's log has the cause.") % values
     now = clock.now()
     end = schedule.usable_until(outcome.token, get_settings().overlap)
     left = max((end - now).total_seconds(), 0.0) if end is not None else 0.0
-    return words.told(outcome, account.appid, now, left, forced=forced)
+    return words.told(outcome, account.ref, now, left, forced=forced)
 
 
 def _unreadable(account: Account) -> str:
     return _(
         "The AppSecret of %(appid)s cannot be read: the key it was encrypted with is not configured. "
         "Put the key back, or enter the AppSecret again."
-    ) % {"appid": account.appid}
+    ) % {"appid": account.ref}
 
 
 def _about_forcing(account: Account, kind: str) -> tuple[list[str], bool]:
@@ -296,11 +300,12 @@ def _about_forcing(account: Account, kind: str) -> tuple[list[str], bool]:
         )
     ]
     token = Token.objects.select_related("account").filter(account=account, kind=kind).first()
-    rule = source_for(kind).forced_refresh(account)
+    source = source_for(account.platform, kind)
+    rule = source.forced_refresh(account)
     if token is None or rule is None:
         return texts, True
     now = clock.now()
-    endpoint = source_for(kind).endpoint(account, forced=True)
+    endpoint = source.endpoint(account, forced=True)
     used = schedule.calls_today(token, endpoint, now)
     texts.append(
         _(
@@ -333,19 +338,19 @@ def _about_clearing(account: Account) -> list[str]:
 
 
 def _clear(account: Account) -> tuple[int, str]:
-    values = {"appid": account.appid}
+    values = {"appid": account.ref}
     try:
         if not clear_quota(account):
             return messages.INFO, _("WeChat was asked to clear the counters of %(appid)s a moment ago.") % values
     except EncryptionKeyError:
         return messages.ERROR, _unreadable(account)
     except UpstreamError as exc:
-        return words.told_of_clearing(exc, account.appid)
+        return words.told_of_clearing(exc, account)
     except (WeChatTokenError, LookupError) as exc:
         return messages.ERROR, str(exc)
     except DatabaseError as exc:
-        logger.warning("Own counters not cleared: account=%s %s", account.appid, type(exc).__name__)
+        logger.warning("Own counters not cleared: account=%s %s", account.ref, type(exc).__name__)
         return messages.WARNING, _(
             "WeChat has cleared the counters of %(appid)s, but the database did not take it here. Refresh the token."
         ) % values
-    return words.told_of_clearing(None, account.appid)
+    return words.told_of_clearing(None, account)

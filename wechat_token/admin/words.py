@@ -17,13 +17,13 @@ from ..diagnosis.problems import another_system_advice
 from ..diagnosis.states import duration
 from ..engine import Outcome, Reason, Status
 from ..exceptions import ErrorClass, UpstreamError
-from ..models import Endpoint
-from ..platforms.errcodes import explain, lookup
+from ..models import ACCESS_TOKEN, Endpoint
+from ..platforms import explain, meaning
 
 if TYPE_CHECKING:
     from django.utils.functional import _StrOrPromise
 
-    from ..models import RefreshLog, Token
+    from ..models import Account, RefreshLog, Token
 
 REASONS: Final[dict[str, _StrOrPromise]] = {
     Reason.SCHEDULE: gettext_lazy("schedule"),
@@ -31,6 +31,12 @@ REASONS: Final[dict[str, _StrOrPromise]] = {
     Reason.COMPLAINT: gettext_lazy("complaint"),
     Reason.ADMIN: gettext_lazy("admin"),
     Reason.COMMAND: gettext_lazy("command"),
+}
+
+KINDS: Final[dict[str, _StrOrPromise]] = {
+    "access_token": gettext_lazy("Token"),
+    "jsapi_ticket": gettext_lazy("JS-SDK ticket (jsapi_ticket)"),
+    "wx_card_ticket": gettext_lazy("Card ticket (wx_card_ticket)"),
 }
 
 # How long another system's refresh (R14) is worth a word in the list; the account's own page keeps it for good.
@@ -80,9 +86,9 @@ def problem(token: Token) -> Problem | None:
     if not token.failures:
         return None
     if token.errcode is not None:
-        meaning = lookup(token.errcode)
+        meant = meaning(token.account.platform, token.kind, token.errcode)
         on_stable = token.account.endpoint == Endpoint.STABLE
-        summary, action = str(meaning.summary), meaning.advise(token.egress_ip, on_stable=on_stable)
+        summary, action = str(meant.summary), meant.advise(token.egress_ip, on_stable=on_stable)
     elif token.error_class == ErrorClass.QUOTA:
         summary = _("A limit of calls is reached.")
         action = _("Nothing to do at once: it is retried when the limit allows.")
@@ -107,6 +113,11 @@ def foreign_hint(token: Token, now: dt.datetime, *, always: bool = False) -> str
     return f"{seen} {another_system_advice(token.account.endpoint)}"
 
 
+def kind(token: Token) -> _StrOrPromise:
+    """What a credential is called; one of another platform by its own name."""
+    return KINDS.get(token.kind, token.kind)
+
+
 def reason(entry: RefreshLog) -> _StrOrPromise:
     return REASONS.get(entry.reason, entry.reason)
 
@@ -115,7 +126,7 @@ def log_meaning(entry: RefreshLog) -> str:
     """A log row's error in the reader's language; '' if it had none."""
     if entry.errcode is None:
         return entry.error
-    return coded(entry.errcode, str(lookup(entry.errcode).summary))
+    return coded(entry.errcode, str(meaning(entry.platform, entry.kind, entry.errcode).summary))
 
 
 def coded(errcode: int | None, summary: str) -> str:
@@ -142,10 +153,10 @@ def told(outcome: Outcome, appid: str, now: dt.datetime, left: float, *, forced:
                 "The stable endpoint makes a new one only in the last 5 minutes."
             ) % values
         case Status.FAILED if outcome.error is not None:
-            meaning = explain(outcome.error)
-            values["summary"] = str(meaning.summary)
+            meant = explain(outcome.token.account.platform, outcome.token.kind, outcome.error)
+            values["summary"] = str(meant.summary)
             on_stable = outcome.token.account_id is not None and outcome.token.account.endpoint == Endpoint.STABLE
-            values["action"] = meaning.advise(outcome.error.egress_ip, on_stable=on_stable)
+            values["action"] = meant.advise(outcome.error.egress_ip, on_stable=on_stable)
             if left:
                 return messages.ERROR, _(
                     "Account %(appid)s could not be refreshed; the old token is good for another %(left)s. "
@@ -162,6 +173,11 @@ def told(outcome: Outcome, appid: str, now: dt.datetime, left: float, *, forced:
             return messages.WARNING, _(
                 "Account %(appid)s was not refreshed: today's calls are used up. The next may leave at %(time)s."
             ) % values
+        case Status.WAITING if outcome.held is not None:
+            values["root"] = outcome.held.root
+            return messages.WARNING, _(
+                "Account %(appid)s: what is needed for this cannot be had now: %(root)s. See there."
+            ) % values
         case Status.BUSY:
             return messages.INFO, _("Account %(appid)s is being refreshed already. Reload in a few seconds.") % values
         case Status.SUPERSEDED:
@@ -170,16 +186,16 @@ def told(outcome: Outcome, appid: str, now: dt.datetime, left: float, *, forced:
             return messages.INFO, _("Account %(appid)s was refreshed a moment ago; nothing was done.") % values
 
 
-def told_of_clearing(error: UpstreamError | None, appid: str) -> tuple[int, str]:
+def told_of_clearing(error: UpstreamError | None, account: Account) -> tuple[int, str]:
     """The message after WeChat was asked to set its counters to zero; ``error``: what it said instead."""
     if error is None:
         return messages.SUCCESS, _(
             "WeChat has set today's counters of %(appid)s to zero. What waited for it is tried again now."
-        ) % {"appid": appid}
-    meaning = explain(error)
+        ) % {"appid": account.ref}
+    meant = explain(account.platform, ACCESS_TOKEN, error)
     return messages.ERROR, _("The counters of %(appid)s could not be cleared. %(summary)s %(action)s") % {
-        "appid": appid, "summary": coded(error.errcode, str(meaning.summary)),
-        "action": meaning.advise(error.egress_ip),
+        "appid": account.ref, "summary": coded(error.errcode, str(meant.summary)),
+        "action": meant.advise(error.egress_ip, on_stable=account.endpoint == Endpoint.STABLE),
     }  # fmt: skip
 
 

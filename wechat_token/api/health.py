@@ -27,7 +27,7 @@ from ..conf import get_settings
 from ..diagnosis import facts, problems, pulse, states
 from ..diagnosis.evidence import Database, Facts
 from ..diagnosis.problems import Problem, Severity
-from ..engine import in_test_case, read, schedule
+from ..engine import complaints, in_test_case, read, schedule
 from ..models import ACCESS_TOKEN, KeyUsage, Token
 from ..querysets import TokenQuerySet
 from ..querysets import usable as usable_tokens
@@ -152,7 +152,7 @@ def _blank(former: dict[str, Any] | None) -> None:
 
 
 def _tokens() -> TokenQuerySet:
-    return Token.objects.active().filter(kind=ACCESS_TOKEN)
+    return Token.objects.active()
 
 
 def _tokens_of(grant: Grant) -> TokenQuerySet:
@@ -174,13 +174,13 @@ def _count(tokens: TokenQuerySet, *, listed: int) -> _Look:
     usable = usable_tokens(now, get_settings().overlap)
     state = states.state_in_sql(now, overlap=get_settings().overlap, lease=get_settings().lease)
     seen = tokens.annotate(told_state=state).aggregate(
-        total=Count("pk"),
+        total=Count("account", distinct=True),
         dead=Count("pk", filter=Q(told_state=states.State.DEAD.value)),
-        failing=Count("pk", filter=Q(failures__gt=0)),
+        failing=Count("pk", filter=Q(failures__gt=0) & ~Q(due_at=None, asked_at__isnull=False)),
         until=Max("expires_at", filter=usable),
     )
     status = "degraded" if seen["dead"] or seen["failing"] else "ok"
-    rows = tokens.select_related("account").defer("value", "account__secret").order_by("account__appid")
+    rows = tokens.select_related("account").defer("value", "account__secret").order_by("account__ref", "kind")
     described = tuple(_described(token, now) for token in rows[:listed])
     return _Look(status, described, seen["total"], seen["until"])
 
@@ -190,10 +190,10 @@ def _see_read(tokens: TokenQuerySet) -> dict[str, Any]:
         now = clock.now()
         since = dt.date.fromisoformat(schedule.beijing_day(now)) - READ_WITHIN
         read_by_somebody = KeyUsage.objects.filter(day__gte=since, reads__gt=0).values("appid")
-        asked_for = tokens.filter(account__appid__in=read_by_somebody)
+        asked_for = tokens.filter(kind=ACCESS_TOKEN, account__ref__in=read_by_somebody)
         served = asked_for.usable(now, get_settings().overlap).values("pk")
         unserved = asked_for.exclude(pk__in=served).select_related("account").defer("value", "account__secret")
-        rows = tuple(_described(token, now) for token in unserved.order_by("account__appid")[:LISTED])
+        rows = tuple(_described(token, now) for token in unserved.order_by("account__ref")[:LISTED])
         return {"status": "unserved" if rows else "ok", "read": asked_for.count(), "unserved": rows}
 
     return read(see)
@@ -202,12 +202,13 @@ def _see_read(tokens: TokenQuerySet) -> dict[str, Any]:
 def _described(token: Token, now: dt.datetime) -> dict[str, Any]:
     report = states.report(token, now, overlap=get_settings().overlap, lease=get_settings().lease)
     return {
-        "appid": token.account.appid,
+        "appid": token.account.ref,
+        "kind": token.kind,
         "state": report.state,
         "seconds_left": report.seconds_left,
         "error_class": token.error_class or None,
         "errcode": token.errcode,
-        "complaints_refused": schedule.refuses_complaints(token, now),
+        "complaints_refused": complaints.refuses_complaints(token, now),
     }
 
 

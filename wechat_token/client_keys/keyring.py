@@ -211,7 +211,7 @@ def _fingerprinted(grants: dict[str, Grant]) -> dict[str, Grant]:
 
 def _read_grants() -> dict[str, Grant]:
     appids: defaultdict[int, set[str]] = defaultdict(set)
-    links = ClientKey.accounts.through.objects.using(alias()).values_list("clientkey_id", "account__appid")
+    links = ClientKey.accounts.through.objects.using(alias()).values_list("clientkey_id", "account__ref")
     for key_id, appid in links.iterator():
         appids[key_id].add(appid)
     return {

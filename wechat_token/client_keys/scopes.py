@@ -34,7 +34,7 @@ class Scope:
         """The scope of a key, with ``accounts`` in the place of the stored ones."""
         chosen = key.accounts.only("appid") if accounts is None else accounts
         return cls(
-            appids=None if key.all_accounts else frozenset(account.appid for account in chosen),
+            appids=None if key.all_accounts else frozenset(account.ref for account in chosen),
             may_refresh=key.may_refresh,
             networks=networks_of(key.networks),
             expires_at=key.expires_at,

@@ -1,7 +1,8 @@
 """Which accounts are in trouble, worst first, and how many there are in each state: found by index, never by counting.
 
-Whatever is in trouble has failed or is late, and either is a range of an index. Each range is read up to ``MOST`` rows:
-where more are in trouble than that, the longest in trouble are known and the number is "1,000+".
+Whatever is in trouble has failed, is late or waits for another credential, and each is a range of an index. Each range
+is read up to ``MOST`` rows: where more are in trouble than that, the longest in trouble are known and the number is
+"1,000+".
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from ..models import Account, Token
 from .states import State, state_in_sql
 
 MOST: Final = 1_000
-WORST_FIRST: Final = (State.DEAD, State.ATTENTION, State.WAITING, State.OVERDUE, State.RETRYING)
+WORST_FIRST: Final = (State.DEAD, State.HELD_UP, State.ATTENTION, State.WAITING, State.OVERDUE, State.RETRYING)
 _RANK: Final = {state: rank for rank, state in enumerate(WORST_FIRST)}
 COUNTED: Final = 3 * (MOST + 1)  # enough to know that MOST are good when all that can be in trouble are
 FIGURES_KEPT: Final = 60.0  # seconds
@@ -35,16 +36,17 @@ class Board:
 
 
 def board(now: dt.datetime) -> Board:
-    """Two queries for the troubled, and once a minute two for how many accounts there are.
+    """Three queries for the troubled, and once a minute two for how many accounts there are.
 
     Read in the order of the index alone: a second column would sort a million rows when all are late.
     """
     failing = Token.objects.active().filter(failures__gt=0).order_by("-failures")
+    waiting = Token.objects.active().filter(failures=0, waits_for__gt="").order_by("waits_for")
     late = Token.objects.active().filter(failures=0, due_at__lte=now).order_by("due_at")
     overlap, lease = get_settings().overlap, get_settings().lease
     worst: dict[int, State] = {}
     cut = False
-    for tokens in (failing, late):
+    for tokens in (failing, waiting, late):
         told = tokens.annotate(told_state=state_in_sql(now, overlap=overlap, lease=lease))
         rows = list(told.values_list("account_id", "told_state")[: MOST + 1])
         cut |= len(rows) > MOST

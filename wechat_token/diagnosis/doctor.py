@@ -399,11 +399,11 @@ def examine_rows(*, fix: bool) -> Findings:
         count += 1
         if fix:
             odd_rows.give_token_row(account)
-        yield _odd_row(account.appid, _("it has no token row"), fixed=fix)
+        yield _odd_row(account.ref, _("it has no token row"), fixed=fix)
     for token, found in odd_rows.odd_tokens(clock.now()):
         count += 1
         what = "; ".join(str(oddity.what) for oddity in found)
-        yield _odd_row(token.account.appid, what, fixed=fix and odd_rows.heal(token))
+        yield _odd_row(token.account.ref, what, fixed=fix and odd_rows.heal(token))
     if not count:
         yield Finding(Level.OK, _("rows"), _("No row is odd."))
 
@@ -427,7 +427,7 @@ def examine_accounts() -> Findings:
     for line in active:
         if line.needs_somebody:
             text = _("%(appid)s: %(state)s. %(error)s") % {
-                "appid": line.account.appid,
+                "appid": line.account.ref,
                 "state": line.report.label,
                 "error": line.token.error if line.token.failures else "",
             }
@@ -439,10 +439,10 @@ def examine_accounts() -> Findings:
                 _("WeChat saw this server as %(ip)s.") % {"ip": line.token.egress_ip},
             )  # fmt: skip
         if line.another_system_seen:
-            yield Finding(Level.WARNING, _("accounts"), f"{line.account.appid}: {line.another_system}")
+            yield Finding(Level.WARNING, _("accounts"), f"{line.account.ref}: {line.another_system}")
         if line.complaints_refused:
             text = str(overview.COMPLAINTS_REFUSED)
-            yield Finding(Level.WARNING, _("accounts"), f"{line.account.appid}: {text}")
+            yield Finding(Level.WARNING, _("accounts"), f"{line.account.ref}: {text}")
     if not any(line.needs_somebody for line in active):
         text = ngettext("%(count)d active account is well.", "%(count)d active accounts are well.", len(active))
         yield Finding(Level.OK, _("accounts"), text % {"count": len(active)})

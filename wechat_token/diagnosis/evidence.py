@@ -7,6 +7,8 @@ import enum
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from ..platforms import ACCESS_TOKEN, OFFICIAL_ACCOUNT
+
 
 class Database(enum.StrEnum):
     OK = "ok"
@@ -41,6 +43,8 @@ class Failing:
     examples: tuple[str, ...] = ()
     first_end: dt.datetime | None = None
     on_stable: bool = True  # all of them
+    platform: str = OFFICIAL_ACCOUNT
+    kind: str = ACCESS_TOKEN
 
 
 @dataclass(frozen=True, slots=True)

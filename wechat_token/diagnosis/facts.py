@@ -14,9 +14,9 @@ from django.db.models import Count, Min, Q
 
 from .. import beat, checks, clock, process
 from ..conf import get_settings
-from ..engine import alias, in_test_case, lock_is_held, private, read, schedule
+from ..engine import alias, complaints, in_test_case, lock_is_held, private, read, schedule
 from ..models import Account, ClientKey, Endpoint, Host, Token
-from ..platforms import KINDS, source_for
+from ..platforms import platforms
 from ..querysets import TokenQuerySet, usable
 from . import problems, states
 from .evidence import Database, Facts, Failing, Group, HostFact, KeyEnd, Quota
@@ -98,9 +98,9 @@ def _collect_site() -> Facts:
 def _collect(mine: TokenQuerySet | None) -> Facts:
     site = _collect_site()
     now = site.now
-    tokens = Token.objects.active().filter(kind__in=KINDS) if mine is None else mine
+    tokens = Token.objects.active() if mine is None else mine
     overdue = tokens.filter(failures=0, due_at__lt=now - schedule.seconds(states.OVERDUE_AFTER))
-    found = list(overdue.order_by("due_at").values_list("due_at", "account__appid")[: problems.NAMED])
+    found = list(overdue.order_by("due_at").values_list("due_at", "account__ref")[: problems.NAMED])
     return replace(
         site,
         failing=_failing(tokens, now),
@@ -184,18 +184,18 @@ def _failing(tokens: TokenQuerySet, now: dt.datetime) -> tuple[Failing, ...]:
     living = usable(now, get_settings().overlap)
     near = Q(failures__gte=TRIED_OFTEN, expires_at__lt=now + schedule.seconds(schedule.ALERT_BEFORE_END)) & living
     failing = tokens.filter(failures__gt=0)
-    columns = ("error_class", "errcode", "egress_ip")
+    columns = ("error_class", "errcode", "egress_ip", "account__platform", "kind")
     groups = failing.order_by().values(*columns).annotate(
         count=Count("pk"), alive=Count("pk", filter=living), near=Count("pk", filter=near),
         tried=Count("pk", filter=Q(failures__gte=TRIED_OFTEN)), alive_tried=Count(
             "pk", filter=Q(failures__gte=TRIED_OFTEN) & living),
-        first_end=Min("expires_at", filter=living), example=Min("account__appid"),
+        first_end=Min("expires_at", filter=living), example=Min("account__ref"),
         classic=Count("pk", filter=~Q(account__endpoint=Endpoint.STABLE)),
     ).order_by("-count")[:GROUPS]  # fmt: skip
     found = list(groups)
     examples: dict[tuple[Any, ...], list[str]] = {}
     if found:
-        some = failing.order_by("-failures", "pk").values_list(*columns, "account__appid")
+        some = failing.order_by("-failures", "pk").values_list(*columns, "account__ref")
         for *cause, appid in some[: GROUPS * problems.NAMED]:
             examples.setdefault(tuple(cause), []).append(appid)
     return tuple(
@@ -206,6 +206,7 @@ def _failing(tokens: TokenQuerySet, now: dt.datetime) -> tuple[Failing, ...]:
             examples=tuple(sorted({row["example"], *examples.get(tuple(row[name] for name in columns), ())})[
                 : problems.NAMED]),
             first_end=row["first_end"], on_stable=not row["classic"],
+            platform=row["account__platform"], kind=row["kind"],
         )
         for row in found
     )  # fmt: skip
@@ -218,21 +219,21 @@ def _names(found: Iterable[tuple[Any, str]]) -> tuple[str, ...]:
 def _others(tokens: TokenQuerySet, now: dt.datetime) -> dict[str, Group]:
     seen = tokens.filter(foreign_at__gt=now - OTHERS_REMEMBERED)
     groups: dict[str, list[str]] = {}
-    for endpoint, appid in seen.order_by("-foreign_at").values_list("account__endpoint", "account__appid")[:COUNTED]:
+    for endpoint, appid in seen.order_by("-foreign_at").values_list("account__endpoint", "account__ref")[:COUNTED]:
         groups.setdefault(endpoint, []).append(appid)
     return {name: Group(len(appids), tuple(appids[: problems.NAMED])) for name, appids in groups.items()}
 
 
 def _complained(tokens: TokenQuerySet, now: dt.datetime) -> Group:
-    lately = now - schedule.seconds(schedule.REFUSED_IS_NEWS)
-    seen = tokens.filter(complaints_refused_at__gt=lately).values_list("account__appid", flat=True)
+    lately = now - schedule.seconds(complaints.REFUSED_IS_NEWS)
+    seen = tokens.filter(complaints_refused_at__gt=lately).values_list("account__ref", flat=True)
     appids = list(seen.order_by("-complaints_refused_at")[:COUNTED])
     return Group(len(appids), tuple(appids[: problems.NAMED]))
 
 
 def _quotas(now: dt.datetime) -> tuple[Quota, ...]:
     """Whoever has used most of a day's calls. It reads the whole table, therefore rarely where that is large."""
-    today = Token.objects.active().filter(kind__in=KINDS, usage__day=schedule.beijing_day(now))
+    today = Token.objects.active().filter(usage__day=schedule.beijing_day(now))
     limits = {"classic": 2_000, "stable": 500_000, "stable_forced": 20}
     much = Q(account__daily_limit__gt=0, usage__classic__gte=LEAST_LIMIT * NEARLY)
     for endpoint, limit in limits.items():
@@ -240,11 +241,14 @@ def _quotas(now: dt.datetime) -> tuple[Quota, ...]:
         much |= own & Q(**{f"usage__{endpoint}__gte": int(limit * NEARLY)})
     found = []
     for token in today.filter(much).select_related("account").defer("value", "account__secret")[:COUNTED]:
-        source = source_for(token.kind)
+        offering = platforms().get(token.account.platform)
+        source = offering.source(token.kind) if offering is not None else None
+        if source is None:
+            continue
         for forced in (False, True):
             endpoint = source.endpoint(token.account, forced=forced)
             limit = source.daily_limit(token.account, forced=forced)
-            quota = Quota(token.account.appid, endpoint, schedule.calls_today(token, endpoint, now), limit)
+            quota = Quota(token.account.ref, endpoint, schedule.calls_today(token, endpoint, now), limit)
             if quota.used >= quota.limit * NEARLY and quota not in found:
                 found.append(quota)
     return tuple(found)

@@ -44,9 +44,9 @@ def oddities(token: Token, now: dt.datetime, *, lease: float, overlap: float) ->
         found.append(Oddity(_("its token is empty"), cure))
     if token.expires_at is not None and token.expires_at > now + LONGEST_LIFE:
         found.append(Oddity(_("its token is said to live for more than a month"), {"due_at": now}))
-    if token.due_at is None:
+    if token.due_at is None and not schedule.is_asleep(token):
         found.append(Oddity(_("it is never due"), {"due_at": now}))
-    elif _is_due_too_late(token, token.due_at, now, lease=lease, overlap=overlap):
+    elif token.due_at is not None and _is_due_too_late(token, token.due_at, now, lease=lease, overlap=overlap):
         found.append(Oddity(_("it is due later than its token lives"), {"due_at": now}))
     if not _is_usage(token.usage):
         found.append(Oddity(_("its count of calls is garbled"), {"usage": {}}))
@@ -56,7 +56,7 @@ def oddities(token: Token, now: dt.datetime, *, lease: float, overlap: float) ->
 def _is_due_too_late(token: Token, due_at: dt.datetime, now: dt.datetime, *, lease: float, overlap: float) -> bool:
     if due_at <= now or schedule.lease_is_live(token, now, lease):
         return False
-    if token.failures and due_at <= now + schedule.LONGEST_WAIT:  # a backoff
+    if (token.failures or token.waits_for) and due_at <= now + schedule.LONGEST_WAIT:  # a backoff
         return False
     end = schedule.usable_until(token, overlap)
     return end is None or due_at > end
@@ -93,7 +93,7 @@ def heal(token: Token) -> bool:
 
 def accounts_without_token() -> list[Account]:
     """Active accounts that ``bulk_create`` or SQL added: beat does not know them before the first caller asks."""
-    return list(Account.objects.active().exclude(tokens__kind=ACCESS_TOKEN).order_by("appid"))
+    return list(Account.objects.active().exclude(tokens__kind=ACCESS_TOKEN).order_by("ref"))
 
 
 def give_token_row(account: Account) -> None:

@@ -13,7 +13,7 @@ from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy, pgettext
 
 from ..conf import get_settings
-from ..engine import schedule
+from ..engine import complaints, schedule
 from ..models import Account, Token
 from . import states
 from .problems import Problem, Severity, another_system_advice
@@ -59,7 +59,7 @@ class Line:
     @property
     def complaints_refused(self) -> bool:
         """Whether somebody's complaints were refused lately (R33)."""
-        return schedule.refuses_complaints(self.token, self.now)
+        return complaints.refuses_complaints(self.token, self.now)
 
     @property
     def action(self) -> str:
@@ -73,7 +73,7 @@ def lines(now: dt.datetime) -> list[Line]:
     """Every account by AppID; one that has no token row yet has a line all the same."""
     overlap, lease = get_settings().overlap, get_settings().lease
     found = []
-    for account in Account.objects.order_by("appid").prefetch_related("tokens"):
+    for account in Account.objects.order_by("ref").prefetch_related("tokens"):
         tokens = sorted(account.tokens.all(), key=lambda token: token.kind) or [Token()]
         for token in tokens:
             token.account = account
@@ -100,7 +100,8 @@ def as_json(found: Iterable[Line], now: dt.datetime, problems: Iterable[Problem]
 def _as_json(line: Line) -> dict[str, Any]:
     account, token, report = line.account, line.token, line.report
     return {
-        "appid": account.appid,
+        "appid": account.ref,
+        "platform": account.platform,
         "name": account.name,
         "endpoint": account.endpoint,
         "is_active": account.is_active,
@@ -124,6 +125,8 @@ def _as_json(line: Line) -> dict[str, Any]:
         "action": line.action,
         "foreign_refreshes": token.foreign_refreshes,
         "foreign_at": _iso(token.foreign_at),
+        "asked_at": _iso(token.asked_at),
+        "waits_for": token.waits_for,
         "complaints_refused": line.complaints_refused,
         "calls_today": _calls_today(token, line.now),
     }
@@ -145,7 +148,7 @@ def table(found: Iterable[Line]) -> list[str]:
     """Aligned columns, and under a row its last error and what to do."""
     entries = list(found)
     name = pgettext("account", "Name")
-    heads = [_("AppID"), name, _("Endpoint"), _("State"), _("Time left"), _("Due"), _("Failures")]
+    heads = [_("AppID"), name, _("Endpoint"), _("Kind"), _("State"), _("Time left"), _("Due"), _("Failures")]
     rows = [_cells(line) for line in entries]
     widths = [max(map(_width, column)) for column in zip(heads, *rows, strict=True)]
     printed = [_aligned(heads, widths)]
@@ -159,9 +162,10 @@ def _cells(line: Line) -> list[str]:
     token, report = line.token, line.report
     name = line.account.name + (f" ({_('default')})" if line.account.is_default else "")
     return [
-        line.account.appid,
+        line.account.ref,
         name.strip() or "-",
         line.account.endpoint,
+        token.kind,
         str(report.label),
         states.duration(report.seconds_left) if report.seconds_left else "-",
         _due(token.due_at, line.now) if line.account.is_active else "-",
@@ -184,6 +188,8 @@ def _notes(line: Line) -> Iterable[str]:
     if token.failures:
         when = "" if token.failed_at is None else timezone.localtime(token.failed_at).strftime("%Y-%m-%d %H:%M:%S")
         yield _("last error: %(error)s (%(when)s)") % {"error": token.error, "when": when}
+    if token.waits_for:
+        yield _("waits for %(what)s") % {"what": token.waits_for}
     if line.account.is_active and line.action:
         yield _("to do: %(action)s") % {"action": line.action}
     if line.another_system_seen:

@@ -16,7 +16,8 @@ from django.utils.translation import gettext as _
 from django.utils.translation import ngettext
 
 from ..exceptions import ErrorClass
-from ..platforms.errcodes import NO_ANSWER, UNKNOWN_CODE, Meaning, lookup
+from ..platforms import meaning as meaning_of
+from ..platforms.errcodes import NO_ANSWER, UNKNOWN_CODE, Meaning
 from ..redaction import one_line
 from .evidence import Database, Facts, Failing
 from .states import duration
@@ -323,7 +324,7 @@ def _failing(facts: Facts, cause: str, groups: list[Failing]) -> Problem:
 
 def _meaning(group: Failing) -> Meaning | None:
     if group.errcode is not None:
-        return lookup(group.errcode)
+        return meaning_of(group.platform, group.kind, group.errcode)
     if group.error_class == ErrorClass.QUOTA:
         return None  # our own guard, before WeChat's limit (R16)
     return NO_ANSWER if group.error_class == ErrorClass.TRANSIENT else UNKNOWN_CODE

@@ -124,7 +124,7 @@ def _same_row(row: Model) -> QuerySet[Model]:
 def _describe(row: Model, encrypted: EncryptedTextField) -> str:
     match row, encrypted.name:
         case Account(), "secret":
-            return f"{row.appid} AppSecret"
+            return f"{row.ref} AppSecret"
         case Token(), "value":
-            return f"{row.account.appid} {row.kind}"
+            return f"{row.account.ref} {row.kind}"
     return f"{row._meta.label} {row.pk} {encrypted.name}"

@@ -15,7 +15,7 @@ from django.utils.translation import gettext_lazy as _
 from ..engine import schedule
 from ..exceptions import ErrorClass
 from ..models import Endpoint
-from ..platforms.errcodes import lookup
+from ..platforms import meaning
 from ..querysets import usable
 
 if TYPE_CHECKING:
@@ -30,6 +30,8 @@ class State(enum.StrEnum):
 
     INACTIVE = "inactive"
     DEAD = "dead"  # no usable token, and the last try failed
+    HELD_UP = "held_up"  # no usable token, because another credential that it needs has none (R22)
+    ASLEEP = "asleep"  # nobody has asked for it lately (R28)
     WAITING = "waiting"  # no token yet, none tried
     REFRESHING = "refreshing"
     ATTENTION = "attention"  # a usable token, but somebody has to act before it ends
@@ -39,12 +41,14 @@ class State(enum.StrEnum):
 
     @property
     def is_healthy(self) -> bool:
-        return self in (State.GOOD, State.REFRESHING, State.INACTIVE)
+        return self in (State.GOOD, State.REFRESHING, State.INACTIVE, State.ASLEEP)
 
 
 LABELS: dict[State, _StrOrPromise] = {
     State.INACTIVE: _("inactive"),
     State.DEAD: _("no usable token"),
+    State.HELD_UP: _("held up"),
+    State.ASLEEP: _("not in use"),
     State.WAITING: _("not fetched yet"),
     State.REFRESHING: _("refreshing"),
     State.ATTENTION: _("needs attention"),
@@ -83,9 +87,15 @@ def _state(token: Token, now: dt.datetime, *, overlap: float, lease: float) -> S
     if schedule.lease_is_live(token, now, lease) and (usable or not token.failures):
         return State.REFRESHING
     if not usable:
+        if schedule.is_asleep(token):
+            return State.ASLEEP
+        if token.waits_for:
+            return State.HELD_UP
         return State.DEAD if token.failures or token.version else State.WAITING
     if token.failures:
         return State.RETRYING if token.error_class == ErrorClass.TRANSIENT else State.ATTENTION
+    if schedule.is_asleep(token):
+        return State.GOOD
     if token.due_at is None or now > token.due_at + schedule.seconds(OVERDUE_AFTER):
         return State.OVERDUE
     return State.GOOD
@@ -104,7 +114,7 @@ def state_in_sql(now: dt.datetime, *, overlap: float, lease: float) -> Case:
     good = usable(now, overlap)
     leased = Q(lease_until__gt=now, lease_until__lte=now + schedule.seconds(2 * lease))
     failing = Q(failures__gt=0)
-    overdue = Q(due_at=None) | Q(due_at__lt=now - schedule.seconds(OVERDUE_AFTER))
+    overdue = Q(due_at=None, asked_at=None) | Q(due_at__lt=now - schedule.seconds(OVERDUE_AFTER))
     return Case(
         When(account__is_active=False, then=Value(State.INACTIVE.value)),
         When(leased & (good | Q(failures=0)), then=Value(State.REFRESHING.value)),
@@ -112,6 +122,8 @@ def state_in_sql(now: dt.datetime, *, overlap: float, lease: float) -> Case:
         When(good & failing, then=Value(State.ATTENTION.value)),
         When(good & overdue, then=Value(State.OVERDUE.value)),
         When(good, then=Value(State.GOOD.value)),
+        When(Q(due_at=None, asked_at__isnull=False), then=Value(State.ASLEEP.value)),
+        When(~Q(waits_for=""), then=Value(State.HELD_UP.value)),
         When(failing | Q(version__gt=0), then=Value(State.DEAD.value)),
         default=Value(State.WAITING.value),
         output_field=CharField(),
@@ -122,7 +134,8 @@ def action_for(token: Token) -> str:
     """What the last failure asks of a person, in their language; from the stored code, so any language will do."""
     if not token.failures or token.errcode is None:
         return ""
-    return lookup(token.errcode).advise(token.egress_ip, on_stable=token.account.endpoint == Endpoint.STABLE)
+    meant = meaning(token.account.platform, token.kind, token.errcode)
+    return meant.advise(token.egress_ip, on_stable=token.account.endpoint == Endpoint.STABLE)
 
 
 def duration(seconds: float) -> str:

@@ -2,10 +2,11 @@
 
 From the top of a token's way to the bottom:
 
-``serving``      memory → cache → database → refresh; what readers and complainers call
+``serving`` ``tickets``   memory → cache → database → refresh; what readers and complainers call
 ``served``       the entries in memory and cache
-``refresh``      the one flow behind the one door, in a flight of its own; ``attempt``: its single steps
-``schedule``     the decisions: pure, from a row and the time
+``refresh``      the one flow behind the one door, in a flight of its own; ``needs``: what comes first, ``attempt``: the
+                 single steps
+``schedule`` ``complaints`` ``birth``   the decisions: pure, from a row and the time
 ``batch``        many at once, for beat
 ``accounts`` ``lifecycle``   which account is meant; what follows when one is edited
 ``quota``        a person sets WeChat's counters to zero
@@ -16,8 +17,8 @@ From the top of a token's way to the bottom:
 
 from __future__ import annotations
 
-from . import schedule
-from .accounts import find_token, resolve
+from . import complaints, schedule
+from .accounts import find_token, platform_of, resolve
 from .attempt import TOLERATED_SKEW
 from .batch import drain, refresh_each
 from .connections import alias, in_place, in_test_case, lock_is_held, patiently, private, read
@@ -27,8 +28,9 @@ from .hosts import note as note_problem
 from .hosts import say as host_lives
 from .hosts import sign as sign_of_life
 from .lifecycle import connect
+from .outcome import Outcome, Status
 from .quota import clear_quota
-from .refresh import Outcome, Status, refresh_now
+from .refresh import refresh_now
 from .remote import look as look_remote
 from .rows import server_clock, write
 from .schedule import Fields, Reason
@@ -45,6 +47,7 @@ from .serving import (
 )
 from .site import fingerprint, identity, renew_fingerprint_key
 from .site import settle as settle_site
+from .tickets import aget_ticket, arefresh_ticket, get_ticket, refresh_ticket
 
 __all__ = [
     "TOLERATED_SKEW",
@@ -59,12 +62,15 @@ __all__ = [
     "Status",
     "acurrent_entry",
     "aget_access_token",
+    "aget_ticket",
     "alias",
     "arefresh_access_token",
+    "arefresh_ticket",
     "aside",
     "clear_memory",
     "clear_quota",
     "complain",
+    "complaints",
     "connect",
     "current_entry",
     "drain",
@@ -72,6 +78,7 @@ __all__ = [
     "fingerprint",
     "forget",
     "get_access_token",
+    "get_ticket",
     "host_lives",
     "host_name",
     "identity",
@@ -83,12 +90,14 @@ __all__ = [
     "look_remote",
     "note_problem",
     "patiently",
+    "platform_of",
     "private",
     "publish",
     "read",
     "refresh_access_token",
     "refresh_each",
     "refresh_now",
+    "refresh_ticket",
     "renew_fingerprint_key",
     "resolve",
     "schedule",

@@ -10,8 +10,9 @@ from django.utils.translation import gettext as _
 
 from .. import clock, process
 from ..conf import get_settings
-from ..exceptions import AccountAmbiguous, AccountInactive, AccountNotFound, StoreUnavailable
+from ..exceptions import AccountAmbiguous, AccountInactive, AccountNotFound, KindNotOffered, StoreUnavailable
 from ..models import ACCESS_TOKEN, Account, Token
+from ..platforms import OFFICIAL_ACCOUNT, CredentialSource, Platform, platform
 from . import ground, rows
 from .connections import NotHere, alias, in_place, in_test_case, private, read
 from .ground import Key
@@ -24,7 +25,8 @@ UNKNOWN_KEPT: Final = 1000
 
 _default: tuple[float, str] | None  # the account meant by "no account": (trusted until, monotonic; ref)
 _unknown: dict[str, tuple[float, str]]  # refs asked for in vain: (until, monotonic; what the error says)
-process.keep(globals(), _default=lambda: None, _unknown=dict)
+_platforms: dict[str, str]  # names of accounts' platforms by ref
+process.keep(globals(), _default=lambda: None, _unknown=dict, _platforms=dict)
 
 
 def resolve(account: str | Account | None, kind: str = ACCESS_TOKEN) -> Key:
@@ -38,7 +40,8 @@ def find(key: Key, *, may_make: bool) -> Token:
     """The token row with its account, made if it is missing (accounts added by ``bulk_create`` or SQL).
 
     ``may_make``: false on a connection of the caller's, where nothing is written (:class:`NotHere`).
-    Raises ``AccountNotFound`` and ``AccountInactive``.
+    Raises ``AccountNotFound``, ``AccountInactive``, ``KindNotOffered`` for a kind that the account's platform lacks,
+    and ``ConfigurationError`` where that platform is not installed.
     """
     ref, kind = key
     known = _unknown.get(ref)
@@ -47,17 +50,58 @@ def find(key: Key, *, may_make: bool) -> Token:
     token = rows.find(key)
     if token is None:
         account = Account.objects.using(alias()).filter(ref=ref).first()
-        if account is None:
+        if account is None or account.ref != ref:
             raise AccountNotFound(_remembered_as_unknown(ref))
+        if _offered(account, kind) is None:
+            raise _not_offered(account, kind)
         if not may_make:
             raise NotHere
         token = rows.made(account, kind)
+    elif token.account.ref != ref:  # MySQL's usual collations take WX… for wx… (R27)
+        raise AccountNotFound(_remembered_as_unknown(ref))
+    elif _offered(token.account, kind) is None:
+        raise _not_offered(token.account, kind)
     if not token.account.is_active:
         raise AccountInactive(
             _("The WeChat account %(appid)s is inactive. Activate it in the admin. %(choices)s")
             % {"appid": ref, "choices": _choices()}
         )
     return token
+
+
+def _offered(account: Account, kind: str) -> CredentialSource | None:
+    return platform(account.platform).source(kind)
+
+
+def _not_offered(account: Account, kind: str) -> KindNotOffered:
+    has = ", ".join(platform(account.platform).kinds)
+    return KindNotOffered(
+        _("The WeChat account %(appid)s has no %(kind)s. It has: %(kinds)s.")
+        % {"appid": account.ref, "kind": repr(kind), "kinds": has}
+    )
+
+
+def platform_of(ref: str) -> Platform:
+    """The platform of an account, remembered: it is the same for good. In remote mode that of official accounts.
+
+    Raises ``AccountNotFound``, ``StoreUnavailable`` and ``ConfigurationError``.
+    """
+    if get_settings().remote_url:
+        return platform(OFFICIAL_ACCOUNT)
+    name = _platforms.get(ref)
+    if name is None:
+        accounts = Account.objects.using(alias()).filter(ref=ref).values_list("platform", flat=True)
+        try:
+            name = read(accounts.first)
+        except AnyDatabaseError as exc:
+            raise StoreUnavailable(ref, exc) from exc
+        if name is None:
+            raise AccountNotFound(read(partial(_remembered_as_unknown, ref)))
+        if not in_test_case():
+            if len(_platforms) >= UNKNOWN_KEPT:
+                _platforms.clear()
+            _platforms[ref] = name
+    return platform(name)
 
 
 def find_token(key: Key) -> Token:
@@ -70,6 +114,7 @@ def forget(ref: str) -> None:
     global _default
     _default = None
     _unknown.pop(ref, None)
+    _platforms.pop(ref, None)
 
 
 def _remembered_as_unknown(ref: str) -> str:
@@ -151,7 +196,7 @@ def _several_accounts() -> str:
 
 
 def _choices() -> str:
-    active = Account.objects.using(alias()).active().order_by("appid").values_list("appid", flat=True)
+    active = Account.objects.using(alias()).active().order_by("ref").values_list("ref", flat=True)
     appids = list(active[: NAMED_IN_ERRORS + 1])
     if not appids:
         return _("No account is active.")

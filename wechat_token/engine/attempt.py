@@ -21,13 +21,13 @@ from .. import clock, signals
 from ..conf import get_settings
 from ..exceptions import AnswerError, EncryptionKeyError, ErrorClass, TransportError, UpstreamError
 from ..models import RefreshLog, Token
-from ..platforms import Call, Issued, source_for
-from ..platforms.errcodes import explain
+from ..platforms import Call, Issued, Material, checked, platform, source_for
 from ..redaction import Secret
-from . import rows, schedule
+from . import birth, complaints, rows, schedule
 from .connections import private
 from .ground import Flight
-from .rows import Change
+from .outcome import name_of
+from .rows import Change, Dependents
 from .schedule import Decision, Fields, Reason
 
 logger = logging.getLogger("wechat_token")
@@ -47,7 +47,8 @@ class Attempt:
         self.client = client
         self.ref = token.account.ref
         self.lease, self.overlap = settings.lease, settings.overlap
-        self.source = source_for(token.kind)
+        self.source = source_for(token.account.platform, token.kind)
+        self.material = Material()
         self.owner = uuid.uuid4().hex
         self.before = copy.copy(token)  # the row as it was before the intent of the latest request
         self.due_before = token.due_at
@@ -56,6 +57,7 @@ class Attempt:
         self.call: Call | None = None
         self.forced = False  # whether the latest request we declared is a forced one
         self.same = False  # whether WeChat returned the token we hold
+        self.answers: str | None = None  # the payer of a complaint that the same value, issued again, is the answer to
         self.refusal: Fields = {}
         self.outdated = schedule.is_outdated(token)
         self._unreadable = False
@@ -82,12 +84,17 @@ class Attempt:
     def decide(self, now: dt.datetime) -> Decision:
         return schedule.decide(
             self.token, now, reason=self.reason, lease=self.lease, overlap=self.overlap, endpoint=self.endpoint(),
-            daily_limit=self.source.daily_limit(self.token.account, forced=False),
+            daily_limit=self.source.daily_limit(self.token.account, forced=False), lazy=self.source.lazy,
         )  # fmt: skip
 
-    def prepare(self) -> None:
+    def fall_asleep(self) -> None:
+        """Nobody asks for it: it is not due before somebody does (R28)."""
+        rows.write(self.token, {"due_at": None})
+
+    def prepare(self, material: Material) -> None:
         """What can fail by itself (R31). Raises ``EncryptionKeyError`` and ``ConfigurationError``."""
-        self.call = self.source.prepare(self.token.account, forced=False)
+        self.material = material
+        self.call = self.source.prepare(self.token.account, material, forced=False)
 
     def claim(self, now: dt.datetime, *, probing: bool) -> bool:
         """Take the lease, in the same UPDATE as the intent (R2); a complaint's first call only probes."""
@@ -201,11 +208,11 @@ class Attempt:
         call = self.call
         try:
             if forced or call is None:
-                call = self.source.prepare(self.token.account, forced=forced)
+                call = self.source.prepare(self.token.account, self.material, forced=forced)
         except Exception as exc:
             return _broken(exc, has_left=False)
         try:
-            return call()
+            return checked(call())
         except UpstreamError as exc:
             return exc
         except BaseException as exc:
@@ -270,6 +277,8 @@ class Attempt:
             fields = schedule.after_success(
                 token, result, same=self.same, now=now, renewal=renewal, chance=chance, issued_for=self.ref
             )
+            if self.source.repeats:
+                fields |= self._belief(token, result, now, chance)
             return self._due_if_edited(token, {**self._undeclared, **fields}, now)
         limit = self.source.daily_limit(token.account, forced=self.forced)
         fields = schedule.after_failure(
@@ -281,6 +290,18 @@ class Attempt:
         if self._alerts:
             fields["alerted_at"] = now
         return self._due_if_edited(token, {**self._undeclared, **fields}, now)
+
+    def _belief(self, token: Token, issued: Issued, now: dt.datetime, chance: float) -> Fields:
+        """Its life by the birth rule (R23)."""
+        fields = birth.answered(
+            token, same=self.same, digest=birth.digest_of(issued.value.reveal()), life=issued.expires_in, now=now,
+            endpoint=self.endpoint(), chance=chance,
+        )  # fmt: skip
+        if not self.same and token.version and not self._unreadable:
+            fields["former_digest"] = birth.digest_of(token.value.reveal())
+        if self.same and self.answers is not None:
+            fields |= complaints.repeated(token, self.answers, now)
+        return fields
 
     def _due_if_edited(self, token: Token, fields: Fields, now: dt.datetime) -> Fields:
         """What was edited while WeChat was asked is due at once (R10), and beat looks at the due time alone."""
@@ -302,7 +323,7 @@ class Attempt:
                 self._tried = ("", {})
                 return True
             self._tried = (step, fields_of(self.token))
-            written = rows.store([Change(self.token, self._tried[1], owner)])[0]
+            written = rows.store([Change(self.token, self._tried[1], owner, self._dependents(self._tried[1]))])[0]
             self._tried = ("", {})
             if written:
                 return True
@@ -318,6 +339,29 @@ class Attempt:
                 return False
             self.token = fresh
         return False
+
+    def _dependents(self, fields: Fields) -> Dependents | None:
+        """Who hears of this write: those who wait for us if we succeed, and if we fail all who need us (R22)."""
+        kinds = platform(self.token.account.platform).dependents(self.token.kind)
+        if not kinds or "failures" not in fields or fields.get("lease_owner") != "":
+            return None  # nobody needs it, or this is not the end of a refresh
+        now, after = clock.now(), self.as_if_stored(lambda token: fields)
+        if not after.failures:
+            return Dependents(kinds, now) if schedule.lets_go(self.token, now, self.overlap) else None
+        until = schedule.holds_up(after, now, self.overlap)
+        return None if until is None else Dependents(kinds, now, until, name_of(after))
+
+    def lay_down(self) -> bool:
+        """Give the lease back after a refusal that another credential is to blame for: as if nothing had been sent, but
+        for the count of calls (R21).
+        """
+        as_before = {name: getattr(self.before, name) for name in ("unanswered_since", "sent_at")}
+        return self.release(**as_before)
+
+    def fail(self, failure: UpstreamError) -> bool:
+        """Store a failure without the lease, which is given back already; whoever wrote since then knows better."""
+        fields = self.fields_for(failure)(self.token)
+        return rows.store([Change(self.token, fields, dependents=self._dependents(fields))])[0]
 
     def as_if_stored(self, fields: FieldsOf) -> Token:
         """The row as it will be, for callers who wait while the database does not take it."""
@@ -360,13 +404,18 @@ class Attempt:
             flight, RefreshLog.Outcome.LOST if lost else RefreshLog.Outcome.FAILED,
             endpoint=self.endpoint(forced=self.forced), failure=result,
         )  # fmt: skip
+        self.alert_if_news(flight, result)
+
+    def alert_if_news(self, flight: Flight, failure: UpstreamError) -> None:
+        """Tell people about a failure that was stored, once a streak (R10)."""
         if self._alerts:
-            self._alert(flight, result)
+            self._alert(flight, failure)
 
     def log(self, flight: Flight, outcome: str, *, endpoint: str, failure: UpstreamError | None = None) -> None:
         """One row for every refresh (R15), written last and on its own: it may fail, the token may not."""
         entry = RefreshLog(
             ref=self.ref,
+            platform=self.token.account.platform,
             kind=self.token.kind,
             at=clock.now(),
             reason=self.reason.value,
@@ -394,14 +443,14 @@ class Attempt:
             error_class=failure.error_class,
             errcode=failure.errcode,
             message=str(failure),
-            action=explain(failure).advise(failure.egress_ip, on_stable=not self.displaces())
+            action=self.source.explain(failure).advise(failure.egress_ip, on_stable=not self.displaces())
             if judged_by_table
             else "",
             usable_until=schedule.usable_until(self.token, self.overlap),
         )
 
     def _tell(self, flight: Flight, signal: Signal, **payload: object) -> None:
-        flight.tell(partial(signal.send_robust, Token, appid=self.token.account.appid, kind=self.token.kind, **payload))
+        flight.tell(partial(signal.send_robust, Token, appid=self.ref, kind=self.token.kind, **payload))
 
 
 def _broken(exc: BaseException, *, has_left: bool) -> UpstreamError:

@@ -16,7 +16,7 @@ from .. import clock
 from ..conf import get_settings
 from ..exceptions import WeChatTokenError
 from ..models import Token
-from ..platforms import KINDS
+from ..platforms import platforms
 from . import ground, hosts, threads
 from .connections import alias, private
 from .ground import Flight, Key
@@ -69,7 +69,7 @@ def _pages() -> Iterator[Page]:
     """What is due, page by page; each row once, also one that no refresh gets past."""
     now = clock.now()
     size = get_settings().batch_size
-    due = Token.objects.using(alias()).due(now).filter(kind__in=KINDS)
+    due = Token.objects.using(alias()).due(now).filter(_served())
     after = Q()
     while True:
         page = list(due.filter(after).values_list("due_at", "pk", "account__ref", "kind")[:size])
@@ -79,6 +79,14 @@ def _pages() -> Iterator[Page]:
             return
         due_at, pk = page[-1][:2]
         after = Q(due_at__gt=due_at) | Q(due_at=due_at, pk__gt=pk)
+
+
+def _served() -> Q:
+    """What somebody knows how to fetch: not the rows of a platform that was taken out of the settings."""
+    known = Q()
+    for platform in platforms().values():
+        known |= Q(account__platform=platform.name, kind__in=platform.kinds)
+    return known
 
 
 def _keys(first: Page, pages: Iterator[Page]) -> Iterator[Key | None]:
@@ -158,7 +166,8 @@ def _sweep() -> None:
     now = clock.now()
     if int(now.timestamp() - SWEEP_AT) % SWEEP_EVERY >= 2 * get_settings().beat_interval:
         return
-    tokens = Token.objects.using(alias()).active().filter(kind__in=KINDS)
-    forgotten = tokens.filter(~Q(edition=F("account__edition")) | Q(due_at=None))
+    tokens = Token.objects.using(alias()).active().filter(_served())
+    asleep = Q(due_at=None, asked_at__isnull=False)  # until somebody asks again (R28)
+    forgotten = tokens.filter(~Q(edition=F("account__edition")) | Q(due_at=None)).exclude(asleep)
     found = list(forgotten.exclude(due_at__lte=now).values_list("pk", flat=True)[:SWEPT_AT_ONCE])
     Token.objects.using(alias()).filter(pk__in=found).exclude(due_at__lte=now).update(due_at=now)

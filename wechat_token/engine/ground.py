@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 import atexit
 import logging
+import sys
 import threading
 import time
 from collections import deque
@@ -53,7 +54,7 @@ class NotYet(Exception):
 class Flight:
     """One refresh under way. ``result`` is its answer, ``landed`` the end of all its work."""
 
-    def __init__(self, key: Key, *, scheduled: bool = False) -> None:
+    def __init__(self, key: Key, *, scheduled: bool | None = False) -> None:
         self.key = key
         self.scheduled = scheduled
         self.about: object = None  # what a complaint is about, for those who might join it
@@ -126,9 +127,13 @@ _over_http: list[object]
 process.keep(globals(), _table_lock=threading.Lock, _flights=dict, _landing=set, _over_http=list)
 
 
-def start(key: Key, work: Callable[[Flight], None], *, scheduled: bool = False, about: object = None) -> Flight:
+def start(
+    key: Key, work: Callable[[Flight], None], *, scheduled: bool | None = False, about: object = None
+) -> Flight:  # fmt: skip
     """The flight for ``key`` under way in this process, or a new one that does ``work``.
 
+    ``scheduled``: one of a batch; None: one that another flight waits for, which takes nobody's place: else as many
+    flights as there may be could all wait for ones that may not start.
     Raises :class:`Crowded` if there is no thread for it.
     """
     flight = Flight(key, scheduled=scheduled)
@@ -137,6 +142,8 @@ def start(key: Key, work: Callable[[Flight], None], *, scheduled: bool = False, 
         flight.fly(work)
         return flight
     limit = get_settings().batch_threads if scheduled else CALLERS_FLIGHTS
+    if scheduled is None:
+        limit = sys.maxsize
     with _table_lock:
         under_way = _flights.get(key)
         if under_way is not None:
@@ -206,6 +213,29 @@ def _too_many_before(me: object, flight: Flight, *, over_http: bool) -> bool:
     if not over_http:
         return me not in flight.waiting[:WAITING]
     return me not in flight.waiting[:WAITING_OVER_HTTP] or me not in _over_http[:ALL_WAITING_OVER_HTTP]
+
+
+def follow(flight: Flight, other: Flight, seconds: float, *, reading: bool = False) -> Any:
+    """:func:`wait` for a flight that needs what another one brings. Meanwhile it is at what the other one is at:
+    whoever waits for it, perhaps with a lock that the other one waits for, is to know.
+    """
+    me = object()
+    give_up_at = clock.monotonic() + seconds
+    with _table_lock:
+        other.waiting.append(me)
+    try:
+        while True:
+            if reading and other.current is not None:
+                return other.current
+            if threads.wait(other.result, min(SLICE, give_up_at - clock.monotonic())):
+                return other.result.result()
+            flight.doing, flight.locked_since = f"waiting for its {other.key[1]}: {other.doing}", other.locked_since
+            if clock.monotonic() >= give_up_at:
+                raise NotYet(other.doing)
+    finally:
+        flight.locked_since = None
+        with _table_lock:
+            other.waiting.remove(me)
 
 
 def wait_landed(flight: Flight, seconds: float) -> None:

@@ -18,7 +18,6 @@ from ..conf import get_settings
 from ..models import ACCESS_TOKEN, Account, Token
 from . import accounts, ground, rows, schedule, served
 from .connections import in_test_case, patiently
-from .ground import Key
 
 # By name: the engine knows no task, the tasks know the engine. Beyond the time, beat has found the row by itself.
 WAKE: Final = "wechat_token.refresh_token"
@@ -40,7 +39,6 @@ def account_saved(instance: Account, using: str, created: bool = False, raw: boo
     """
     if raw:  # loaddata brings the token rows itself
         return
-    key = instance.ref, ACCESS_TOKEN
     if created:
         Token.objects.using(using).get_or_create(
             account=instance,
@@ -48,47 +46,52 @@ def account_saved(instance: Account, using: str, created: bool = False, raw: boo
             defaults={"edition": instance.edition, "due_at": clock.now() if instance.is_active else None},
         )
     if in_test_case(using):  # whose transaction is never committed
-        _forget(key)
-        _make_due(key)
-    transaction.on_commit(partial(_account_changed, key), using=using)
+        _forget(instance.ref)
+        _make_due(instance.ref)
+    transaction.on_commit(partial(_account_changed, instance.ref), using=using)
 
 
 def account_deleted(instance: Account, using: str, **kwargs: Any) -> None:
-    transaction.on_commit(partial(_forget, (instance.ref, ACCESS_TOKEN)), using=using)
+    transaction.on_commit(partial(_forget, instance.ref), using=using)
 
 
-def _account_changed(key: Key) -> None:
-    _forget(key)
-    ground.lane("accounts", partial(_wake, key))
+def _account_changed(ref: str) -> None:
+    _forget(ref)
+    ground.lane("accounts", partial(_wake, ref))
 
 
-def _forget(key: Key) -> None:
-    served.forget(key)
-    accounts.forget(key[0])
+def _forget(ref: str) -> None:
+    served.forget_account(ref)
+    accounts.forget(ref)
 
 
-def _wake(key: Key) -> None:
-    """Make an edited account's token due, so that beat finds it, and tell a worker; on lanes of their own: neither a
+def _wake(ref: str) -> None:
+    """Make an edited account's tokens due, so that beat finds them, and tell a worker; on lanes of their own: neither a
     lock nor a broker that is down makes the admin wait (R7), nor the one the other.
     """
     try:
-        token = patiently(partial(_make_due, key))
+        tokens = patiently(partial(_make_due, ref))
     except DatabaseError as exc:
-        logger.warning("The edit of %s was not passed on at once: %s", key[0], type(exc).__name__)
+        logger.warning("The edit of %s was not passed on at once: %s", ref, type(exc).__name__)
         return
-    if token is not None and token.account.is_active and not get_settings().remote_url:
-        ground.lane("broker", partial(tell_worker, token.pk))
+    for token in tokens:
+        if token.account.is_active and not get_settings().remote_url:
+            ground.lane("broker", partial(tell_worker, token.pk))
 
 
-def _make_due(key: Key) -> Token | None:
-    """The token to renew now; None for a new name, which is no reason to ask WeChat."""
-    token = rows.find(key)
-    if token is None:
-        return None
-    if schedule.is_outdated(token) or token.account.is_active is (token.due_at is None):
-        rows.write(token, schedule.woken(token.account.is_active, clock.now()))
-        return token
-    return None if token.version else token
+def _make_due(ref: str) -> list[Token]:
+    """The tokens to renew now; none for a new name, which is no reason to ask WeChat."""
+    due = []
+    for token in rows.of_account(ref):
+        is_active = token.account.is_active
+        if schedule.is_asleep(token) and is_active:
+            continue  # whoever asks for it next sees that the account was edited
+        if schedule.is_outdated(token) or is_active is (token.due_at is None):
+            rows.write(token, schedule.woken(is_active, clock.now()))
+            due.append(token)
+        elif not token.version and not token.waits_for:
+            due.append(token)
+    return due
 
 
 def tell_worker(token_id: int) -> None:

@@ -26,9 +26,7 @@ def clear_quota(account: Account) -> bool:
     ``ConfigurationError`` and ``EncryptionKeyError``; a database error may come after WeChat has done it.
     """
     refuse_where_nothing_is_fetched()
-    clear = source_for(ACCESS_TOKEN).prepare_clearing(account)
-    if clear is None:
-        raise LookupError(f"{account.ref} has no call that clears its quota.")
+    clear = source_for(account.platform, ACCESS_TOKEN).prepare_clearing(account)
     if not patiently(partial(_take_turn, account)):
         return False
     clear()
@@ -51,7 +49,7 @@ def _count_anew(pk: int) -> bool:
         if token is None:
             return False
         now = clock.now()
-        source = source_for(token.kind)
+        source = source_for(token.account.platform, token.kind)
         rationed = source.forced_refresh(token.account) is not None
         forced = source.endpoint(token.account, forced=True) if rationed else ""
         fields = schedule.counters_cleared(token, forced, now)

@@ -1,8 +1,9 @@
-"""THE refresh: read → decide → claim → fetch → store → tell. Beat, callers, complaints, admin and commands come here.
+"""THE refresh: read → decide → needs → claim → fetch → store → tell.
 
-One door, :func:`begin`; what happens behind it is read top to bottom in :class:`_Refresh`. What to do and what to write
-is decided in :mod:`schedule` from the row and the time; this file does it, in a flight of its own (:mod:`ground`), with
-the database at hand for a step at a time (:mod:`connections`).
+Beat, callers, complaints, admin and commands come here. One door, :func:`begin`; what happens behind it is read top to
+bottom in :class:`_Refresh`. What to do and what to write is decided in :mod:`schedule` from the row and the time; this
+file does it, in a flight of its own (:mod:`ground`), with the database at hand for a step at a time
+(:mod:`connections`).
 
 Every ending is recorded (R31): what can fail by itself happens before the claim, and from the claim on whatever is
 raised ends as a stored failure or success, with its row in the log and its signals.
@@ -11,11 +12,9 @@ raised ends as a stored failure or success, with its row in the log and its sign
 from __future__ import annotations
 
 import datetime as dt
-import enum
 import logging
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass, field
 from functools import partial
 from typing import Final
 
@@ -30,12 +29,14 @@ from ..exceptions import (
     UpstreamError,
 )
 from ..models import RefreshLog, Token
+from ..platforms import Material, Need
 from ..redaction import Secret
-from . import accounts, ground, hosts, rows, schedule, served
+from . import accounts, complaints, ground, hosts, needs, rows, schedule, served
 from .attempt import Attempt, Result
 from .connections import PATIENCE, lock_is_held, patiently, private
 from .ground import Flight, Key
-from .schedule import Action, Reason
+from .outcome import Complaint, Held, Outcome, Status
+from .schedule import Action, Fields, Reason
 from .served import Entry
 
 logger = logging.getLogger("wechat_token")
@@ -45,54 +46,21 @@ ALONE: Final = 60.0  # seconds for which a flight that is locked out goes on aft
 UNCLAIMED_AFTER: Final = 0.5  # seconds of lock after which a request that cannot displace leaves unclaimed
 STORE_PATIENCE: Final = 300.0  # seconds for which an answer of WeChat's is offered to the database
 STORE_ALONE: Final = 1.0  # longest pause between these offers
+MATERIAL_SECONDS: Final = 5.0  # how long after it was got a need may be used
 LANDING: Final = 2.0  # seconds for which a person waits for the record of what they did
 POLL_FIRST, POLL_LAST = 0.05, 0.25  # seconds between looks at another process's refresh
 
 
-class Status(enum.Enum):
-    RENEWED = "renewed"  # a new token is stored
-    UNCHANGED = "unchanged"  # WeChat returned the token we hold; its times are stored
-    CURRENT = "current"  # no call: not due, or the complaint named a token that is no longer current
-    ACCEPTED = "accepted"  # complaint refused: WeChat still accepts the token
-    UNDECIDED = "undecided"  # WeChat did not tell whether it accepts the token: nothing was changed (R29)
-    BUSY = "busy"  # somebody else is at it
-    LIMITED = "limited"  # no call: a guard holds it back
-    FAILED = "failed"
-    SUPERSEDED = "superseded"  # our answer came too late to be stored
-
-
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """What a refresh did, the row afterwards, and what can be served of it. ``until``: when to ask again, if known."""
-
-    status: Status
-    token: Token
-    entry: Entry | None = None
-    until: dt.datetime | None = None
-    error: UpstreamError | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Complaint:
-    """``stale``: the token that was refused (R8). Two about the same token are one.
-
-    ``client``: who complains, for the record; ``payer``: whose allowance it is charged to if it is false (R33).
-    """
-
-    stale: Secret
-    client: str = field(compare=False, default="")
-    payer: str = field(compare=False, default="")
-
-
 def begin(
-    key: Key, reason: Reason, *, complaint: Complaint | None = None, client: str = "", scheduled: bool = False,
+    key: Key, reason: Reason, *, complaint: Complaint | None = None, client: str = "", scheduled: bool | None = False,
     look_in_cache: bool = False, forced: bool = False,
 ) -> Flight:  # fmt: skip
     """The one door: a refresh of ``key`` in a flight, or the one under way. Its ``result`` is an :class:`Outcome`, or
     raises ``AccountNotFound``, ``AccountInactive``, ``EncryptionKeyError``, ``ConfigurationError`` or a database error;
     an upstream failure is an outcome, not an exception.
 
-    ``scheduled``: counts against the batch's threads, not the callers'. ``look_in_cache``: whoever asks could not.
+    ``scheduled``: counts against the batch's threads, not the callers'; None: another flight needs it.
+    ``look_in_cache``: whoever asks could not.
     ``forced``: ask for a new token although the old one is good, within WeChat's ration (R9); by hand only.
     Raises ``ground.Crowded``, and ``ConfigurationError`` where this site fetches nothing.
     """
@@ -162,15 +130,22 @@ class _Refresh:
         self.attempt: Attempt | None = None
         self.held_back: Attempt | None = None
         self.unclaimed = False
+        self.material: Material | None = None
+        self.material_until = 0.0  # monotonic
+        self.repeated = False  # whether a need was blamed: at most one further fetch follows (R21)
 
     def run(self) -> None:
+        outcome = self._claim_and_ask()
+        self.flight.answer(outcome)
+        if outcome.status is Status.CURRENT and outcome.entry is not None:
+            served.share(outcome.entry)
+
+    def _claim_and_ask(self) -> Outcome:
         outcome = self._claimed_or_done()
         if outcome is None:
             assert self.attempt is not None  # noqa: S101  for the type checker: claimed means there is one
             outcome = self._ask(self.attempt)
-        self.flight.answer(outcome)
-        if outcome.status is Status.CURRENT and outcome.entry is not None:
-            served.share(outcome.entry)
+        return outcome
 
     # -- before anything is at stake ---------------------------------------------------------------
 
@@ -211,6 +186,11 @@ class _Refresh:
                         raise
                 clock.sleep(POLL_FIRST)
                 continue
+            if outcome is not None and outcome.status is Status.WAITING:
+                waiting = self._get_needs(outcome)
+                if waiting is None:
+                    continue
+                return waiting
             if outcome is None or outcome.status is not Status.BUSY:
                 if self.held_back is not None and outcome is not None and outcome.error is not None:
                     self.held_back.log_held_back(self.flight, outcome.error)
@@ -267,7 +247,10 @@ class _Refresh:
         if decision.action is Action.FETCH:
             if self.forced and attempt.may_force_at(now) > now:
                 return Outcome(Status.LIMITED, token, entry, attempt.may_force_at(now))
-            attempt.prepare()
+            if self._lacks_needs(attempt):
+                self.attempt = attempt
+                return Outcome(Status.WAITING, token, entry)
+            attempt.prepare(self.material or Material())
             self.attempt = attempt
             undeclared = self.complaint is not None or self.forced
             return None if attempt.claim(now, probing=undeclared) else Outcome(Status.BUSY, token)
@@ -275,8 +258,74 @@ class _Refresh:
             why = attempt.hold_back(decision.until)
             self.held_back = attempt
             return Outcome(Status.LIMITED, token, entry, decision.until, why)
+        if decision.action is Action.SLEEP:
+            attempt.fall_asleep()
         status = Status.BUSY if decision.action is Action.BUSY else Status.CURRENT
         return Outcome(status, token, entry, decision.until)
+
+    # -- what it needs (R20) -----------------------------------------------------------------------
+
+    def _lacks_needs(self, attempt: Attempt) -> bool:
+        in_hand = self.material is not None and clock.monotonic() < self.material_until
+        return bool(attempt.source.needs) and not in_hand
+
+    def _get_needs(self, found: Outcome) -> Outcome | None:
+        """Get them, with nothing claimed and no connection held. None: look at the row again."""
+        attempt = self.attempt
+        assert attempt is not None  # noqa: S101  for the type checker: set where the needs were missed
+        self.attempt = None
+        give_up_at = self.began + get_settings().wait_timeout
+        gathered = needs.gather(self.flight, attempt.source.needs, begin, give_up_at)
+        if isinstance(gathered, Held):
+            return self._wait_for(attempt, gathered, found)
+        self.material, self.material_until = gathered, clock.monotonic() + MATERIAL_SECONDS
+        return None
+
+    def _wait_for(self, attempt: Attempt, held: Held, found: Outcome) -> Outcome | None:
+        """Waiting is no failure (R22): no streak and no alert, just a later due time. None: the row has changed,
+        perhaps because what it waits for has come.
+        """
+        fields = schedule.waiting(attempt.token, held.root, held.until, clock.now())
+        in_time = clock.monotonic() < self.began + get_settings().wait_timeout
+        if fields and not self._patiently(lambda: self._begin_to_wait(attempt, fields)) and in_time:
+            return None
+        return Outcome(Status.WAITING, attempt.token, found.entry, held.until, held=held)
+
+    def _begin_to_wait(self, attempt: Attempt, fields: Fields) -> bool:
+        """Whether it does: not if the row has changed, nor if what it waits for has come by now. Who brings that looks
+        for those who wait when it is stored, so that one of the two sees the other.
+        """
+        if not rows.write(attempt.token, fields):
+            return False
+        overlap = get_settings().overlap
+        roots = [rows.find((self.flight.key[0], need.kind)) for need in attempt.source.needs]
+        return not all(root is not None and schedule.is_usable(root, clock.now(), overlap) for root in roots)
+
+    def _blamed(self, attempt: Attempt, result: Result) -> Need | None:
+        if self.repeated or self.unclaimed or not isinstance(result, UpstreamError) or result.errcode is None:
+            return None
+        return attempt.source.blame(result.errcode)
+
+    def _lay_blame(self, attempt: Attempt, need: Need, failure: UpstreamError) -> Outcome:
+        """A need was refused: complain about that very value and, if there is another one, try once more (R21)."""
+        self.repeated, self.material, self.attempt = True, None, None
+        entry = served.entry_of(attempt.token, clock.now())
+        if not self._patiently(attempt.lay_down):
+            return self._superseded(attempt, may_have_issued=False)
+        attempt.log(self.flight, RefreshLog.Outcome.FAILED, endpoint=attempt.endpoint(), failure=failure)
+        stale = attempt.material[need]
+        complaint = Complaint(stale, self.client or attempt.token.kind, attempt.token.kind)
+        answer = needs.complain(self.flight, need, complaint, begin, self.began + get_settings().wait_timeout)
+        if isinstance(answer, Entry) and Secret(answer.value) == stale:  # it is not to blame
+            self._patiently(partial(attempt.fail, failure))
+            attempt.alert_if_news(self.flight, failure)
+            return self._outcome(attempt, failure, attempt.token)
+        if isinstance(answer, Held):
+            found = Outcome(Status.FAILED, attempt.token, entry, error=failure)
+            return self._wait_for(attempt, answer, found) or found
+        return self._claim_and_ask()
+
+    # -- complaints --------------------------------------------------------------------------------
 
     def _judge_complaint(self, attempt: Attempt, complaint: Complaint, entry: Entry | None) -> Outcome | None:
         """What needs no call: a complaint about an older token (R8), one just judged, one too many (R33)."""
@@ -288,13 +337,13 @@ class _Refresh:
             return None
         if Secret(entry.value) != complaint.stale:
             return Outcome(Status.CURRENT, token, entry)
-        if schedule.is_judged(token, now):
+        if complaints.is_judged(token, now, repeats=attempt.source.repeats):
             return Outcome(Status.ACCEPTED, token, entry)
-        if schedule.complaint_allowance(token, complaint.payer, now) < 1:
-            fields = schedule.refused(token, now)
+        if complaints.complaint_allowance(token, complaint.payer, now) < 1:
+            fields = complaints.refused(token, now)
             if fields and not schedule.lease_is_live(token, now, attempt.lease):
                 rows.write(token, fields)
-            return Outcome(Status.LIMITED, token, entry, schedule.next_complaint_at(token, complaint.payer, now))
+            return Outcome(Status.LIMITED, token, entry, complaints.next_complaint_at(token, complaint.payer, now))
         return None
 
     def _sleep_while_inactive(self) -> None:
@@ -324,6 +373,9 @@ class _Refresh:
             if refused is not None:
                 return refused
         result = attempt.fetch(unclaimed=self.unclaimed)
+        need = self._blamed(attempt, result)
+        if need is not None and isinstance(result, UpstreamError):
+            return self._lay_blame(attempt, need, result)
         if attempt.needs_force(result):
             forced = self._forced(attempt)
             if forced is None:
@@ -332,20 +384,27 @@ class _Refresh:
         return self._store(attempt, result)
 
     def _complaint_was_false(self, attempt: Attempt) -> Outcome:
-        fields = schedule.accepted(attempt.token, self.payer, clock.now())
+        fields = complaints.accepted(attempt.token, self.payer, clock.now())
         self._patiently(partial(attempt.release, **fields))
         attempt.log(self.flight, RefreshLog.Outcome.REFUSED, endpoint="probe")
         return Outcome(Status.ACCEPTED, attempt.token, served.entry_of(attempt.token, clock.now()))
 
     def _cannot_tell(self, attempt: Attempt, failure: UpstreamError | None) -> Outcome:
         """Nothing is marked, forced or counted (R29). A plain request that cannot displace may find a new token."""
-        also = schedule.undecided(clock.now())
+        also = complaints.undecided(clock.now())
         if not attempt.displaces() and not attempt.outdated and self._patiently(partial(attempt.declare, forced=False)):
             result = attempt.fetch()
-            if not isinstance(result, UpstreamError) and not attempt.is_held(result):
+            if isinstance(result, UpstreamError):
+                need = self._blamed(attempt, result)
+                if need is not None:
+                    return self._lay_blame(attempt, need, result)
+                if not result.has_left:
+                    also["usage"] = attempt.before.usage
+            elif attempt.source.repeats:
+                attempt.same, attempt.answers = attempt.is_held(result), self.payer
                 return self._store(attempt, result)
-            if isinstance(result, UpstreamError) and not result.has_left:
-                also["usage"] = attempt.before.usage
+            elif not attempt.is_held(result):
+                return self._store(attempt, result)
         self._patiently(partial(attempt.release, **also))
         attempt.log(self.flight, RefreshLog.Outcome.UNDECIDED, endpoint="probe", failure=failure)
         return Outcome(Status.UNDECIDED, attempt.token, served.entry_of(attempt.token, clock.now()), error=failure)
@@ -386,6 +445,9 @@ class _Refresh:
         if not self._patiently(partial(attempt.declare, forced=forced)):
             return self._superseded(attempt, may_have_issued=False)
         result = attempt.fetch(forced=forced)
+        need = self._blamed(attempt, result)
+        if need is not None and isinstance(result, UpstreamError):
+            return self._lay_blame(attempt, need, result)
         attempt.same = attempt.is_held(result)
         return self._store(attempt, result)
 

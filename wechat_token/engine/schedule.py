@@ -39,22 +39,20 @@ BACKOFF_CAP_SPARING: Final = 900.0  # when half of the day's calls are gone: los
 HURRY_SHARE: Final = 0.5  # of WeChat's daily limit, up to which a repair does not ask what it costs
 HUMAN_PROBE: Final = 900.0  # seconds between slow probes while somebody has to act
 MANUAL_GAP: Final = 3.0  # a double click is one refresh
-VERDICT_SECONDS: Final = 2.0  # how long "WeChat accepts this token" answers further complaints
-UNDECIDED_SECONDS: Final = 5.0  # how long WeChat is left alone when it did not tell
 
-# A complaint costs one probe call, and one that proves true costs its sender nothing (R33). A false one is charged to
-# the client that made it, whose allowance refills by one in 20 minutes: complaining without pause it causes at most
-# 82 calls a day, and nobody else notices.
-COMPLAINT_BURST: Final = 10.0
-COMPLAINT_REFILL: Final = 1 / 1200
-CLIENTS_REMEMBERED: Final = 50  # with a charge on their allowance; the longest quiet are forgiven first
-REFUSED_IS_NEWS: Final = 600.0  # seconds for which a refused complaint is part of the token's state
-REFUSED_GAP: Final = 60.0  # between writes of the time of the latest refusal
 
 NO_FAILURE: Final[Fields] = {
     "failures": 0, "error_class": "", "errcode": None, "error": "", "rid": "", "egress_ip": "",
-    "failed_at": None, "alerted_at": None,
+    "failed_at": None, "alerted_at": None, "waits_for": "",
 }  # fmt: skip
+
+IN_USE: Final = dt.timedelta(hours=24)  # for so long after somebody asked, a lazy credential is renewed ahead (R28)
+ASKED_GAP: Final = dt.timedelta(hours=1)  # between writes of the time of the latest demand
+
+# Who waits for a need is woken when that succeeds (R22). Its own due time is for the case that nobody tries the need
+# any more: so much later than the need's next try, that with thousands of them beat has come to each.
+WAIT_BEYOND: Final = 120.0
+WAIT_LEAST: Final = 5.0
 
 GUARD_SHARE: Final = 0.95  # of WeChat's daily limit (R16); the rest is for people with a console
 # Calls of a day that complaints and hands cannot use up, so that renewals go on until midnight (R33).
@@ -81,6 +79,7 @@ class Action(enum.Enum):
     BUSY = "busy"  # somebody else is fetching; `until` is when their lease ends
     NOT_DUE = "not due"  # nothing to do before `until`
     LIMITED = "limited"  # our own guard says no before `until`
+    SLEEP = "sleep"  # nobody has asked for it lately: it is not renewed ahead any more (R28)
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,11 +155,16 @@ def lease_is_live(token: Token, now: dt.datetime, lease: float) -> bool:
 
 def decide(
     token: Token, now: dt.datetime, *, reason: Reason, lease: float, overlap: float,
-    endpoint: str, daily_limit: int,
+    endpoint: str, daily_limit: int, lazy: bool = False,
 ) -> Decision:  # fmt: skip
-    """What a refresh for ``reason`` is to do with this row now. Complaints have further rules of their own."""
+    """What a refresh for ``reason`` is to do with this row now. Complaints have further rules of their own.
+
+    ``lazy``: whether it is renewed ahead only while somebody asks for it.
+    """
     if lease_is_live(token, now, lease):
         return Decision(Action.BUSY, token.lease_until)
+    if lazy and reason is Reason.SCHEDULE and not is_in_use(token, now):
+        return Decision(Action.SLEEP)
     allowed, until = calls_allowed(daily_limit, reason), next_beijing_midnight(now)
     if is_outdated(token) and reason is not Reason.COMPLAINT:
         end = usable_until(token, overlap)
@@ -211,6 +215,16 @@ def spared_until(token: Token, now: dt.datetime, *, endpoint: str, daily_limit: 
     return midnight if left <= 0 else now + (midnight - now) / (left + 1)
 
 
+def is_in_use(token: Token, now: dt.datetime) -> bool:
+    """Whether somebody asked for a lazy credential lately. A clock set back does not make it unused."""
+    return token.asked_at is not None and now < token.asked_at + IN_USE
+
+
+def is_asleep(token: Token) -> bool:
+    """Whether it is not renewed because nobody asks for it: the next request wakes it (R28)."""
+    return token.due_at is None and token.asked_at is not None
+
+
 def beijing_day(now: dt.datetime) -> str:
     return now.astimezone(BEIJING).date().isoformat()
 
@@ -252,70 +266,6 @@ def forced_refresh_allowed_at(token: Token, rule: ForcedRefreshRule, endpoint: s
     if token.forced_at is not None and token.forced_at <= now:
         return max(now, token.forced_at + seconds(rule.min_gap))
     return now
-
-
-# -- complaints (R8, R33) --------------------------------------------------------------------------
-
-
-def complaint_allowance(token: Token, client: str, now: dt.datetime) -> float:
-    """How many false complaints this client may still make now."""
-    charged = _charges(token).get(client)
-    if charged is None:
-        return COMPLAINT_BURST
-    left, since = charged
-    return min(COMPLAINT_BURST, left + max(now.timestamp() - since, 0.0) * COMPLAINT_REFILL)
-
-
-def next_complaint_at(token: Token, client: str, now: dt.datetime) -> dt.datetime:
-    missing = max(1.0 - complaint_allowance(token, client, now), 0.0)
-    return now + seconds(missing / COMPLAINT_REFILL)
-
-
-def is_judged(token: Token, now: dt.datetime) -> bool:
-    """Whether WeChat was asked about the stored token just now and did not refuse it: no need to ask again."""
-    return (
-        token.probe_after is not None
-        and token.rejected_version != token.version
-        and now < token.probe_after <= now + seconds(2 * UNDECIDED_SECONDS)  # hosts' clocks differ a little
-    )
-
-
-def accepted(token: Token, client: str, now: dt.datetime) -> Fields:
-    """WeChat accepts the token complained about: the complaint was false, and its sender pays (R33)."""
-    charges = {name: charge for name, charge in _charges(token).items() if complaint_allowance(token, name, now) < 9.5}
-    charges[client] = [complaint_allowance(token, client, now) - 1, now.timestamp()]
-    latest = sorted(charges, key=lambda name: charges[name][1])[-CLIENTS_REMEMBERED:]
-    return {
-        "complaints": {name: charges[name] for name in latest},
-        "probe_after": now + seconds(VERDICT_SECONDS),
-    }
-
-
-def undecided(now: dt.datetime) -> Fields:
-    """WeChat did not tell: that changes nothing (R29), but it is not asked again at once."""
-    return {"probe_after": now + seconds(UNDECIDED_SECONDS)}
-
-
-def refused(token: Token, now: dt.datetime) -> Fields:
-    """A client's allowance is used up; what to write so that operators hear of it, nothing if they have."""
-    at = token.complaints_refused_at
-    return {} if at is not None and at <= now < at + seconds(REFUSED_GAP) else {"complaints_refused_at": now}
-
-
-def refuses_complaints(token: Token, now: dt.datetime) -> bool:
-    """Whether somebody's complaints about this token were refused lately."""
-    at = token.complaints_refused_at
-    return at is not None and now - at < seconds(REFUSED_IS_NEWS)
-
-
-def _charges(token: Token) -> dict[str, list[float]]:
-    """``complaints`` as far as it makes sense: somebody may have edited the row."""
-    kept = token.complaints if isinstance(token.complaints, dict) else {}
-    return {
-        name: charge
-        for name, charge in kept.items()
-        if isinstance(charge, list) and len(charge) == 2 and all(isinstance(part, int | float) for part in charge)
-    }
 
 
 # -- what to write ---------------------------------------------------------------------------------
@@ -408,6 +358,7 @@ def after_failure(
         "rid": failure.rid[:64],
         "egress_ip": failure.egress_ip[:64],
         "failed_at": now,
+        "waits_for": "",
     }
     if lost:
         fields["lost_at"] = token.sent_at
@@ -457,6 +408,32 @@ def overtaken(token: Token, sent_at: dt.datetime, now: dt.datetime, *, lease: fl
         fields["unanswered_since"] = min(token.unanswered_since or since, since)
         fields["due_at"] = repair if token.due_at is None else min(token.due_at, repair)
     return fields
+
+
+# -- who waits for whom (R22) ----------------------------------------------------------------------
+
+
+def waiting(token: Token, root: str, until: dt.datetime | None, now: dt.datetime) -> Fields:
+    """What it needs cannot be had before ``until``: no failure, no streak. ``root``: what it waits for in the end.
+
+    Nothing to write if the row says so already.
+    """
+    next_try = now + seconds(WAIT_LEAST) if until is None else max(until, now + seconds(WAIT_LEAST))
+    if token.waits_for == root and token.due_at is not None and next_try <= token.due_at:
+        return {}
+    return {"waits_for": root, "due_at": next_try + seconds(WAIT_BEYOND)}
+
+
+def holds_up(token: Token, now: dt.datetime, overlap: float) -> dt.datetime | None:
+    """For a row whose refresh has just failed: until when those who need it are to wait; None if they need not."""
+    if token.due_at is None or is_usable(token, now, overlap):
+        return None
+    return token.due_at + seconds(WAIT_BEYOND)
+
+
+def lets_go(token: Token, now: dt.datetime, overlap: float) -> bool:
+    """Whether others may have waited for this row, whose refresh succeeds now: ``token`` is as it was before."""
+    return token.failures > 0 or bool(token.waits_for) or not is_usable(token, now, overlap)
 
 
 def woken(active: bool, now: dt.datetime) -> Fields:

@@ -26,6 +26,7 @@ from .. import clock, process
 from ..conf import get_settings
 from ..encryption import Place, decrypt, encrypt
 from ..exceptions import EncryptionKeyError
+from ..platforms import platforms
 from ..redaction import Secret
 from . import ground, schedule, site
 from .connections import in_place, in_test_case, private
@@ -192,7 +193,7 @@ def drop(key: Key, age: Age) -> None:
 
 
 def forget(key: Key) -> None:
-    """The account was edited, deactivated or deleted: ask the database anew, here and elsewhere."""
+    """Ask the database anew, here and elsewhere."""
     young.pop(key, None)
     old.pop(key, None)
     _floors.pop(key, None)
@@ -203,6 +204,12 @@ def forget(key: Key) -> None:
                 cache.delete(_spot(cache, key)[0])
         except Exception as exc:  # whatever a cache backend raises; they have no common base
             _rest(exc)
+
+
+def forget_account(ref: str) -> None:
+    """The account was edited, deactivated or deleted: :func:`forget` whatever it may have."""
+    for kind in {kind for platform in platforms().values() for kind in platform.kinds}:
+        forget((ref, kind))
 
 
 def clear_memory() -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import threading
 from contextlib import suppress
+from functools import partial
 
 from asgiref.sync import sync_to_async
 from django.db import Error as AnyDatabaseError
@@ -24,10 +25,11 @@ from ..exceptions import (
 )
 from ..models import ACCESS_TOKEN, Account, Token
 from ..redaction import Secret
-from . import accounts, ground, remote, schedule, served
-from .connections import NotHere, in_place, read, read_here
+from . import accounts, ground, remote, rows, schedule, served
+from .connections import NotHere, in_place, private, read, read_here
 from .ground import Crowded, Flight, Key, NotYet
-from .refresh import Complaint, Outcome, Status, begin
+from .outcome import Complaint, Held, Outcome, Status, may_try_again
+from .refresh import begin
 from .schedule import Reason
 from .served import Entry
 
@@ -70,7 +72,7 @@ async def aget_access_token(account: AccountRef = None) -> str:
         entry = served.young.get((account, ACCESS_TOKEN))
         if entry is not None and clock.monotonic() < entry.fresh_until:
             return entry.value
-    return (await acurrent_entry(await _aresolve(account))).value
+    return (await acurrent_entry(await aresolve(account))).value
 
 
 async def arefresh_access_token(account: AccountRef = None, *, stale_token: str, client: str = "") -> str:
@@ -79,17 +81,17 @@ async def arefresh_access_token(account: AccountRef = None, *, stale_token: str,
     del stale_token  # as above
     if in_place() or get_settings().remote_url:
         return await sync_to_async(_token_after_complaint)(account, stale, client)
-    return (await _acomplain(await _aresolve(account), stale, client)).value
+    return (await acomplain(await aresolve(account), stale, client)).value
 
 
 def _token_after_complaint(account: AccountRef, stale: Secret, client: str) -> str:
     return complain(accounts.resolve(account), stale, client=client).value
 
 
-async def _aresolve(account: AccountRef) -> Key:
+async def aresolve(account: AccountRef, kind: str = ACCESS_TOKEN) -> Key:
     if account is not None or get_settings().remote_url:
-        return accounts.resolve(account)
-    return await sync_to_async(accounts.resolve)(None)
+        return accounts.resolve(account, kind)
+    return await sync_to_async(accounts.resolve)(None, kind)
 
 
 # -- reading ---------------------------------------------------------------------------------------
@@ -98,7 +100,8 @@ async def _aresolve(account: AccountRef) -> Key:
 # path does not come here.
 _lock: threading.Lock
 _revalidating: dict[Key, float]  # until when (monotonic) the other threads keep the old entry meanwhile
-process.keep(globals(), _lock=threading.Lock, _revalidating=dict)
+_noted_until: dict[Key, float]  # until when (monotonic) this process need not note again that somebody asks
+process.keep(globals(), _lock=threading.Lock, _revalidating=dict, _noted_until=dict)
 
 
 def current_entry(key: Key, *, over_http: bool = False) -> Entry:
@@ -141,6 +144,10 @@ def _look_or_fetch(key: Key, known: Entry | None, *, over_http: bool) -> Entry:
     """By cache, by the caller's own connection, or by a flight; with all of them down what was last known (R13)."""
     if get_settings().remote_url:
         return remote.look(key, known, over_http=over_http)
+    return _asked(_look(key, known, over_http=over_http))
+
+
+def _look(key: Key, known: Entry | None, *, over_http: bool) -> Entry:
     give_up_at = clock.monotonic() + get_settings().wait_timeout
     found = served.look_up(key, known)
     if found is not None and served.is_confirmed(found, clock.now()):
@@ -163,6 +170,22 @@ def _look_or_fetch(key: Key, known: Entry | None, *, over_http: bool) -> Entry:
         served.forget(key)
         raise
     return _by_flight(key, fallback, give_up_at, over_http=over_http)
+
+
+def _asked(entry: Entry) -> Entry:
+    """Note that somebody asks for a lazy credential (R28), once an hour and process, and for nobody to wait for."""
+    noted_until = _noted_until.get(entry.key, 0.0)
+    if entry.kind != ACCESS_TOKEN and clock.monotonic() >= noted_until and not get_settings().paused:
+        ground.aside(("asked", *entry.key), partial(_note_demand, entry))
+    return entry
+
+
+def _note_demand(entry: Entry) -> None:
+    with private():
+        rows.note_demand(entry.token_id)
+    if len(_noted_until) >= get_settings().memory_entries:
+        _noted_until.clear()
+    _noted_until[entry.key] = clock.monotonic() + schedule.ASKED_GAP.total_seconds()
 
 
 def _read(key: Key) -> Entry | None:
@@ -202,7 +225,7 @@ def _by_flight(key: Key, fallback: Entry | None, give_up_at: float, *, over_http
             entry = _usable(outcome.entry) or _usable(fallback)
             if entry is not None:
                 return served.newer(entry)
-            if not _may_try_again(outcome, flight.about):
+            if not may_try_again(outcome, flight.about):
                 raise _unavailable(outcome)
             ground.wait_landed(flight, give_up_at - clock.monotonic())
     except AnyDatabaseError as exc:
@@ -221,16 +244,6 @@ def _is_in_constant_use(entry: Entry | None, flight: Flight) -> bool:
     if entry is None or flight.began >= entry.fresh_until + IDLE_SECONDS or served.is_outdated(entry):
         return False
     return clock.monotonic() < min(_others_keep_until(entry, entry.fresh_until), entry.dead_at)
-
-
-def _may_try_again(outcome: Outcome, about: object) -> bool:
-    """Whether a reader without a token should start a flight of its own: the one it joined was about something else,
-    another process was at it, or what it found is no longer good.
-    """
-    if outcome.status is Status.LIMITED:
-        return about is not None
-    was_good = outcome.status is Status.CURRENT and outcome.entry is not None
-    return was_good or outcome.status in (Status.BUSY, Status.SUPERSEDED)
 
 
 def _while_paused(key: Key) -> Entry:
@@ -276,8 +289,8 @@ async def acurrent_entry(key: Key) -> Entry:
             outcome: Outcome = await ground.wait_async(flight, left, reading=True)
             entry = _usable(outcome.entry) or _usable(usable)
             if entry is not None:
-                return served.newer(entry)
-            if not _may_try_again(outcome, flight.about):
+                return _asked(served.newer(entry))
+            if not may_try_again(outcome, flight.about):
                 raise _unavailable(outcome)
             await ground.wait_landed_async(flight, give_up_at - clock.monotonic())
     except AnyDatabaseError as exc:
@@ -325,7 +338,8 @@ def _another_than(stale: Secret, key: Key) -> Entry | None:
     return None
 
 
-async def _acomplain(key: Key, stale: Secret, client: str) -> Entry:
+async def acomplain(key: Key, stale: Secret, client: str) -> Entry:
+    """:func:`complain` for async code, which holds no thread."""
     if get_settings().paused:
         return _another_while_paused(await acurrent_entry(key), stale, key)
     complaint = Complaint(stale, client, client)
@@ -389,6 +403,8 @@ def _unavailable(outcome: Outcome) -> TokenUnavailable:
     """Why there is no token, from the row: the same words whoever asks (R5)."""
     token: Token = outcome.token
     until = outcome.until or token.due_at
+    if outcome.held is not None:
+        return _held_up(outcome.token, outcome.held)
     wait = (until - clock.now()).total_seconds() if until is not None else 1.0
     error_class = ErrorClass(token.error_class) if token.error_class else None
     errcode, rid, cause = token.errcode, token.rid, token.error
@@ -410,11 +426,27 @@ def _unavailable(outcome: Outcome) -> TokenUnavailable:
     )
 
 
+def _held_up(token: Token, held: Held) -> TokenUnavailable:
+    """What it waits for is what to mend: the cause is that one's (R22)."""
+    why = _unavailable(held.outcome) if held.outcome is not None else None
+    cause = str(why) if why is not None else held.doing
+    return TokenUnavailable(
+        f"No usable {token.kind} for the WeChat account {token.account.ref}. It waits for {held.root}: {cause}",
+        appid=token.account.ref,
+        retry_after=why.retry_after if why is not None else schedule.WAIT_LEAST,
+        error_class=why.error_class if why is not None else ErrorClass.TRANSIENT,
+        errcode=why.errcode if why is not None else None,
+        rid=why.rid if why is not None else "",
+    )
+
+
 __all__ = [
     "AccountRef",
+    "acomplain",
     "acurrent_entry",
     "aget_access_token",
     "arefresh_access_token",
+    "aresolve",
     "complain",
     "current_entry",
     "get_access_token",

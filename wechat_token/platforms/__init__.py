@@ -1,19 +1,47 @@
-"""Credential sources: one file per platform, found here by the kind of token they issue."""
+"""Platforms: one file for each sort of account, with a source for each of its credentials."""
 
 from __future__ import annotations
 
-from typing import Final
+from .base import (
+    ACCESS_TOKEN,
+    AccountLike,
+    Call,
+    Clearing,
+    CredentialSource,
+    ForcedRefreshRule,
+    Issued,
+    Material,
+    Need,
+    Platform,
+    Renewal,
+    Way,
+    checked,
+    issued,
+)
+from .errcodes import Meaning
+from .registry import OFFICIAL_ACCOUNT, explain, meaning, platform, platforms, problems, source_for
 
-from .base import Call, Clearing, CredentialSource, ForcedRefreshRule, Issued, Renewal
-from .official_account import OfficialAccountAccessToken
-
-__all__ = ["KINDS", "Call", "Clearing", "CredentialSource", "ForcedRefreshRule", "Issued", "Renewal", "source_for"]
-
-
-_SOURCES: Final[dict[str, CredentialSource]] = {source.kind: source for source in (OfficialAccountAccessToken(),)}
-KINDS: Final = tuple(_SOURCES)
-
-
-def source_for(kind: str) -> CredentialSource:
-    """The source that issues tokens of this kind. Raises ``LookupError`` for a kind nobody registered."""
-    return _SOURCES[kind]
+__all__ = [
+    "ACCESS_TOKEN",
+    "OFFICIAL_ACCOUNT",
+    "AccountLike",
+    "Call",
+    "Clearing",
+    "CredentialSource",
+    "ForcedRefreshRule",
+    "Issued",
+    "Material",
+    "Meaning",
+    "Need",
+    "Platform",
+    "Renewal",
+    "Way",
+    "checked",
+    "explain",
+    "issued",
+    "meaning",
+    "platform",
+    "platforms",
+    "problems",
+    "source_for",
+]

@@ -1,8 +1,8 @@
-"""What ``api.weixin.qq.com`` means by an ``errcode`` while a token is fetched (docs/design.md W9, W12).
+"""What ``api.weixin.qq.com`` means by an ``errcode`` while a credential is fetched (docs/design.md W9, W12).
 
-A pure table: class, meaning and instruction follow from the code alone, so that they can be shown for a code
-stored long ago, in the reader's language. The same number means something else on ``qyapi.weixin.qq.com`` and
-in calls that *use* a token: WeCom and business calls must not be judged by it.
+Pure tables, one for each call: class, meaning and instruction follow from call and code alone, so that they can be
+shown for a code stored long ago, in the reader's language. The same number means something else on
+``qyapi.weixin.qq.com`` and in calls that *use* a token: WeCom and business calls must not be judged by them.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from django.utils.translation import gettext_lazy as _
 
-from ..exceptions import ErrorClass, TransportError, UpstreamError
+from ..exceptions import ErrorClass
 
 if TYPE_CHECKING:
     from django_stubs_ext import StrPromise
@@ -58,19 +58,6 @@ class Meaning:
         return str(self.action)
 
 
-def lookup(code: int) -> Meaning:
-    """The meaning of an ``errcode``. One that is not in the table is ``UNKNOWN``: a slow probe, never a
-    loop (R10)."""
-    return _FETCHING.get(code, UNKNOWN_CODE)
-
-
-def explain(error: UpstreamError) -> Meaning:
-    """The meaning of any failed call, also of one without an ``errcode``."""
-    if error.errcode is not None:
-        return lookup(error.errcode)
-    return NO_ANSWER if isinstance(error, TransportError) else UNUSABLE_ANSWER
-
-
 _EGRESS_IP = re.compile(r"(?:\binvalid ip|\brequestIP:)\s*([0-9A-Fa-f:.]{2,45})", re.ASCII)
 
 
@@ -109,7 +96,7 @@ _OPEN_PLATFORM_TICKET = _(
     "check the authorization event URL (授权事件接收URL) and restart the push with api_start_push_ticket."
 )
 
-_FETCHING: Final[dict[int, Meaning]] = {
+FETCHING: Final[dict[int, Meaning]] = {
     -1: Meaning(
         ErrorClass.TRANSIENT,
         _("WeChat is busy."),
@@ -273,3 +260,33 @@ UNUSABLE_ANSWER: Final = Meaning(
         "of the network answers in WeChat's place."
     ),
 )
+
+_TOKEN_REFUSED = Meaning(
+    ErrorClass.TRANSIENT,
+    _("WeChat refused the access_token that the ticket was asked for with."),
+    _(
+        "Nothing to do: the token is checked and, if WeChat refuses it, replaced. If it comes back, another system "
+        "renews the token of this account."
+    ),
+)
+
+# While a ticket is fetched (docs/design.md W17). The codes about the server's address and about quotas mean the same.
+TICKETS: Final[dict[int, Meaning]] = {
+    **FETCHING,
+    40001: _TOKEN_REFUSED,
+    40014: _TOKEN_REFUSED,
+    42001: _TOKEN_REFUSED,
+    45009: Meaning(
+        ErrorClass.QUOTA,
+        _("The day's quota of ticket requests is used up."),
+        _("Find the system that requests tickets in a loop: every system that has this account's token counts."),
+    ),
+    48001: Meaning(
+        _H,
+        _("This account may not request tickets."),
+        _(
+            "Tickets are for Official Accounts (公众号, 服务号); a Mini Program has none. See mp.weixin.qq.com → "
+            "设置与开发 → 接口权限 for what this account may call, or stop asking for its ticket."
+        ),
+    ),
+}

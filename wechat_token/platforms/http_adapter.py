@@ -249,18 +249,24 @@ def _tls_context(ca_bundle: str | None) -> ssl.SSLContext:
     return context
 
 
-_built: Adapter | None
+BUILT_AT_MOST: Final = 8  # beyond, the oldest goes: settings of a test, or from before an edit
+
+_built: list[Adapter]  # one for each platform's settings
 _building: threading.Lock
-process.keep(globals(), _built=lambda: None, _building=threading.Lock)
+process.keep(globals(), _built=list, _building=threading.Lock)
 
 
 def get_adapter(settings: Settings) -> Adapter:
     """This process's adapter, made anew when the settings have changed. Raises ``ConfigurationError``."""
-    global _built
-    adapter = _built
-    if adapter is None or adapter.settings is not settings:
+    adapter = _find(settings)
+    if adapter is None:
         with _building:
-            adapter = _built
-            if adapter is None or adapter.settings is not settings:
-                _built = adapter = Adapter(settings)
+            adapter = _find(settings)
+            if adapter is None:
+                adapter = Adapter(settings)
+                _built[:] = [*_built[1 - BUILT_AT_MOST :], adapter]
     return adapter
+
+
+def _find(settings: Settings) -> Adapter | None:
+    return next((adapter for adapter in _built if adapter.settings is settings), None)

@@ -61,20 +61,22 @@ def call(
     json: Mapping[str, str | bool | Secret] | None = None,
     headers: Mapping[str, str | Secret] | None = None,
     deadline: float | None = None,
+    settings: Settings | None = None,
     adapter: Adapter | None = None,
     any_status: bool = False,
 ) -> Answer:
     """Send one request to ``API_BASE_URL`` + ``path`` and return the parsed answer. Never retries.
 
     ``deadline`` is in seconds, total, by default ``REQUEST_DEADLINE``. Credentials are passed as ``Secret``.
-    ``adapter``: send through this one and by its settings, to a peer that is not WeChat.
+    ``settings``: another platform's, with its host as ``API_BASE_URL``.
+    ``adapter``: send through this one and by its settings, to a peer that is no platform.
     ``any_status``: a JSON object is an answer under 4xx and 5xx too.
     Raises ``TransportError`` (no answer), ``AnswerError`` (an answer that is of no use, R11) or
     ``ConfigurationError``. An ``errcode`` in the answer is for the caller to judge.
 
     Errors are raised here, with no context, so that no frame, cause or attribute leads to a secret (S2).
     """
-    settings = get_settings() if adapter is None else adapter.settings
+    settings = adapter.settings if adapter is not None else settings or get_settings()
     url = base_url(settings) + path
     exchange = Exchange(settings, settings.request_deadline if deadline is None else deadline)
     prepare = partial(_prepare, method, url, params, json, headers)
@@ -116,9 +118,9 @@ def _post(exchange: Exchange, url: Secret, body: Mapping[str, Any]) -> tuple[int
         response.close()
 
 
-def ready() -> None:
+def ready(settings: Settings | None = None) -> None:
     """Raises ``ConfigurationError`` where no request could be sent: an unsafe URL, a CA bundle that cannot be read."""
-    settings = get_settings()
+    settings = settings or get_settings()
     base_url(settings)
     get_adapter(settings)
 

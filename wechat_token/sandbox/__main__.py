@@ -29,6 +29,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             window=options.window,
             seed=options.seed,
             strict=options.strict,
+            ticket_world=options.ticket_world,
         )
         server = FakeWeChatServer(fake, options.host, options.port)
         notes = [_add_account(fake, account) for account in options.account or [DEFAULT_APPID]]
@@ -56,6 +57,10 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--overlap", type=float, default=300, help="seconds a displaced one works on (default: %(default)s)"
     )
+    parser.add_argument(
+        "--ticket-world", choices=("A", "B"), default="A",
+        help="A: a ticket lives from its first issue; B: a new one at every even hour (default: %(default)s)",
+    )  # fmt: skip
     parser.add_argument(
         "--window",
         type=float,

@@ -32,6 +32,7 @@ class Rules:
     window: float  # the last part of a stable token's life, in which a call gets a new one
     strict: bool  # classic: a second renewal ends the token before the previous one at once
     forced_overlap: float  # what a forced refresh leaves to the token it displaces
+    ticket_world: Literal["A", "B"] = "A"
     forced_gap: float = 30.0
 
 
@@ -180,12 +181,25 @@ class FakeAccount:
         self.stable_quota.clear()
 
     def issue_ticket(self, kind: TicketKind, now: float) -> IssuedToken:
-        """The same ticket until it expires (W17). A new one does not end the old one before its time."""
+        """The same ticket again and again (W17). In world A until it expires, a life after its first issue; in world B
+        until the next full life on Beijing's clock, at every even hour, and it works half a life beyond that.
+        """
         ticket = self._tickets.get(kind)
-        if ticket is None or not ticket.valid_at(now):
-            ticket = self._register(self._mint.ticket, f"ticket_{kind}", now)
+        life = self._rules.life
+        if self._rules.ticket_world == "A":
+            mark, works_until = -math.inf, now + life
+        else:
+            mark = math.floor((now + BEIJING_OFFSET) / life) * life - BEIJING_OFFSET
+            works_until = mark + 1.5 * life
+        if ticket is None or not ticket.valid_at(now) or ticket.start < mark:
+            ticket = self._register(self._mint.ticket, f"ticket_{kind}", now, expiry=works_until)
             self._tickets[kind] = ticket
         return ticket
+
+    def end_ticket(self, kind: TicketKind, now: float) -> None:
+        ticket = self._tickets.pop(kind, None)
+        if ticket is not None:
+            ticket.cut_at(now)
 
     def state(self, now: float) -> dict[str, Any]:
         """What may be shown: counts, and which token is current for how long, never its text."""
@@ -213,10 +227,13 @@ class FakeAccount:
         line.succeed(token, overlap=overlap, only_previous=only_previous)
         return token
 
-    def _register(self, make: Callable[[str, str, int], str], line: str, now: float) -> IssuedToken:
+    def _register(
+        self, make: Callable[[str, str, int], str], line: str, now: float, *, expiry: float | None = None
+    ) -> IssuedToken:  # fmt: skip
         serial = sum(self.issued.values()) + 1
         self.issued[line] += 1
         text = make(self.appid, line, serial)
-        token = IssuedToken(text, self.appid, line, serial, start=now, expiry=now + self._rules.life)
+        expiry = now + self._rules.life if expiry is None else expiry
+        token = IssuedToken(text, self.appid, line, serial, start=now, expiry=expiry, told=self._rules.life)
         self._vault.add(token)
         return token

@@ -35,6 +35,7 @@ class Control:
         self._changes: dict[str, Callable[..., Any]] = {
             "add_account": fake.add_account,
             "kill_token": fake.kill_token,
+            "end_ticket": fake.end_ticket,
             "foreign_refresh": fake.foreign_refresh,
             "reset_secret": fake.reset_secret,
             "freeze": fake.freeze,

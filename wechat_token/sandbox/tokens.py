@@ -24,6 +24,7 @@ class IssuedToken:
     serial: int
     start: float
     expiry: float  # its natural end
+    told: float = 0.0  # the full life, as a ticket's answer tells it each time
     cut: float = math.inf  # displaced or revoked: dead from here on
 
     @property

@@ -10,12 +10,12 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 from ..redaction import Secret
 from .accounts import FakeAccount, Rules, parse_whitelist
 from .answers import Refusal, Reply, json_reply
-from .api import ENDPOINTS, Api
+from .api import ENDPOINTS, TICKET_KINDS, Api
 from .faults import Fault, FaultQueue, PlannedFault
 from .history import Call, History
 from .request import Request
@@ -43,6 +43,9 @@ class FakeWeChat:
     ``seed``: the same seed gives the same tokens; None gives unguessable ones.
     ``strict``: on classic only the immediately displaced token survives, a second renewal ends it at once.
     ``forced_overlap``: seconds a forced refresh leaves to the token it displaces; WeChat's docs say 0.
+    ``ticket_world``: how long a ticket works, on which sources differ (W17). ``"A"``: a life from its first issue, then
+    the next request gets a new one; ``"B"``: a new one at every even hour (every full life on Beijing's clock), which
+    does not end the old one.
     ``history``: without it, for simulations, no call is recorded and long dead tokens are forgotten; counters
     stay exact.
     """
@@ -57,10 +60,14 @@ class FakeWeChat:
         window: float | None = None,
         strict: bool = False,
         forced_overlap: float = 0,
+        ticket_world: Literal["A", "B"] = "A",
         history: bool = True,
     ) -> None:
         self._clock = clock
-        self._rules = Rules(life, overlap, overlap if window is None else window, strict, forced_overlap)
+        if ticket_world not in ("A", "B"):
+            raise ValueError("ticket_world must be A or B")
+        window = overlap if window is None else window
+        self._rules = Rules(life, overlap, window, strict, forced_overlap, ticket_world)
         self._lock = threading.RLock()
         self._mint = Mint(seed)
         self._vault = Vault(keep_all=history)
@@ -184,6 +191,13 @@ class FakeWeChat:
             for line in (account.classic, account.stable):
                 line.revoke(now)
             account.stable.stuck = stuck
+
+    def end_ticket(self, appid: str, kind: str = "jsapi") -> None:
+        """End the account's ticket before its time: the next request gets another one."""
+        if kind not in TICKET_KINDS:
+            raise ValueError(f"kind must be one of {', '.join(TICKET_KINDS)}")
+        with self._lock:
+            self._account(appid).end_ticket(TICKET_KINDS[kind], self._clock())
 
     def foreign_refresh(self, appid: str, *, endpoint: str = "classic") -> None:
         """Another system that knows the AppSecret fetches: ``classic``, or ``stable`` by force (R14).

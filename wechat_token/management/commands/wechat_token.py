@@ -39,7 +39,7 @@ from wechat_token.engine import (
 from wechat_token.exceptions import AccountError, UpstreamError, WeChatTokenError
 from wechat_token.forms import AccountForm
 from wechat_token.models import ACCESS_TOKEN, Account, Endpoint, Token
-from wechat_token.platforms.errcodes import explain
+from wechat_token.platforms import explain
 from wechat_token.redaction import Secret, one_line
 
 SECRET_VARIABLE = "WECHAT_SECRET"  # noqa: S105  the name of a variable, not a secret
@@ -203,14 +203,14 @@ class Command(BaseCommand):
         text = _(
             "Added %(account)s. The worker fetches its token; or do it here: manage.py wechat_token refresh %(appid)s"
         )
-        self._say(text % {"account": account, "appid": account.appid})
+        self._say(text % {"account": account, "appid": account.ref})
 
     def refresh(self, *, appids: list[str], **options: Any) -> None:
         failed = 0
         for token in _tokens(appids):
             text, done = _refresh(token)
             failed += not done
-            self._say(f"{token.account.appid}: {text}", self.style.SUCCESS if done else self.style.ERROR)
+            self._say(f"{token.account.ref}: {text}", self.style.SUCCESS if done else self.style.ERROR)
             self.stdout.flush()
         if failed:
             text = ngettext("%(count)d account was not refreshed.", "%(count)d accounts were not refreshed.", failed)
@@ -284,14 +284,15 @@ class Command(BaseCommand):
             asked = clear_quota(account)
         except UpstreamError as error:
             text = _("failed: %(error)s. %(action)s")
-            values = {"error": error, "action": explain(error).advise(error.egress_ip)}
+            meant = explain(account.platform, ACCESS_TOKEN, error)
+            values = {"error": error, "action": meant.advise(error.egress_ip)}
             raise CommandError(text % values, returncode=UNHEALTHY) from None
         except LookupError as error:
             raise CommandError(str(error), returncode=USAGE) from None
         text = _("WeChat has set today's counters of %(appid)s to zero. What waited for it is tried again now.")
         if not asked:
             text = _("WeChat was asked to clear the counters of %(appid)s a moment ago.")
-        self._say(text % {"appid": account.appid})
+        self._say(text % {"appid": account.ref})
 
     def rotate_encryption(self, **options: Any) -> None:
         tally = rotation.rotate(lambda tally: self._note(_("Stored secrets seen: %(count)d") % {"count": tally.seen}))
@@ -408,7 +409,7 @@ def _ask_whether_to_clear(account: Account) -> None:
 
 def _accounts(appids: list[str]) -> list[Account]:
     """The accounts of these AppIDs, inactive ones too. Raises ``CommandError`` that names the choices."""
-    found = {account.appid: account for account in Account.objects.filter(appid__in=appids)}
+    found = {account.ref: account for account in Account.objects.filter(ref__in=appids)}
     for appid in appids:
         if appid not in found:
             _token(appid)
@@ -417,7 +418,7 @@ def _accounts(appids: list[str]) -> list[Account]:
 
 def _tokens(appids: list[str]) -> list[Token]:
     """The token rows of these accounts, or of all active ones. Raises ``CommandError`` that names the choices."""
-    chosen = appids or list(Account.objects.active().order_by("appid").values_list("appid", flat=True))
+    chosen = appids or list(Account.objects.active().order_by("ref").values_list("ref", flat=True))
     if not chosen:
         raise CommandError(
             _("There is no active WeChat account. Add one: manage.py wechat_token add-account APPID"),
@@ -460,15 +461,18 @@ def _in_words(outcome: Outcome) -> tuple[str, bool]:
             return text % {"time": wait}, False
         case Status.FAILED:
             return _("failed: %(error)s. %(action)s") % {"error": outcome.error, "action": _advice(outcome)}, False
+        case Status.WAITING if outcome.held is not None:
+            return _("it waits for %(root)s, which cannot be had now.") % {"root": outcome.held.root}, False
         case _:
             return _("refreshed a moment ago; nothing was done."), True
 
 
 def _advice(outcome: Outcome) -> str:
-    error, account = outcome.error, outcome.token.account
-    return (
-        "" if error is None else explain(error).advise(error.egress_ip, on_stable=account.endpoint == Endpoint.STABLE)
-    )
+    error, token = outcome.error, outcome.token
+    if error is None:
+        return ""
+    on_stable = token.account.endpoint == Endpoint.STABLE
+    return explain(token.account.platform, token.kind, error).advise(error.egress_ip, on_stable=on_stable)
 
 
 def _explain_database(error: DatabaseError) -> str:
