@@ -52,6 +52,29 @@ def test_force__twice_at_once_costs_one_of_the_ration(boss, account, weixin, tim
     assert [call.forced for call in weixin.calls].count(True) == 1
 
 
+def test_force__a_ticket_is_asked_for_with_a_token_that_is_good(boss, account, weixin, time):
+    """R20, R21: what it needs is fetched first, and fetched anew where another system has ended it."""
+    ticket = {**YES, "kind": "jsapi_ticket"}
+    assert "has a new token" in told(boss.post(url("force", account), ticket))[-1]
+    time.pass_(60)
+    weixin.kill_token(APPID)
+    boss.post(url("force", account), ticket)
+    log = [(entry.kind, entry.outcome, entry.errcode) for entry in RefreshLog.objects.order_by("pk")[2:]]
+    assert log == [
+        ("jsapi_ticket", "failed", 40001), ("access_token", "renewed", None), ("jsapi_ticket", "unchanged", None),
+    ]  # fmt: skip
+
+
+def test_force_and_clearing__of_a_platform_that_has_neither(boss, settings, db):
+    settings.WECHAT_TOKEN = {**settings.WECHAT_TOKEN, "PLATFORMS": ["tests.platforms.douyin.PLATFORM"]}
+    other = Account.objects.create(platform="douyin", appid="tt0123456789abcdef", secret=SECRET)
+    html = page(boss.get(url("change", other)))
+    assert "Refresh now" in html
+    assert url("force", other) not in html
+    assert url("clear_quota", other) not in html
+    assert "has no call that clears its quota" in told(boss.post(url("clear_quota", other), YES))[-1]
+
+
 def test_force__a_spent_ration_offers_no_button(boss, account, time):
     renew(account)
     Token.objects.update(usage={"day": "2026-03-02", "stable_forced": 20})

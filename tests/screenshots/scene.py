@@ -79,6 +79,11 @@ def _token(account: Account, state: str, now: dt.datetime) -> None:
         case "inactive":
             fields |= {"due_at": None}
     Token.objects.filter(account=account).update(**fields)
+    if state == "whitelist":  # its ticket waits for the token
+        Token.objects.create(
+            account=account, kind="jsapi_ticket", waits_for=f"{account.ref} access_token", asked_at=now,
+            due_at=fields["due_at"],
+        )  # fmt: skip
 
 
 def _history(account: Account, state: str, now: dt.datetime) -> None:

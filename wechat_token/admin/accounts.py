@@ -22,6 +22,7 @@ from ..engine import schedule
 from ..forms import AccountForm
 from ..models import Account
 from .account_list import AccountList
+from .alert_views import AlertViews
 from .notices import of_accounts, of_site
 from .panel import panels
 from .token_views import TokenViews
@@ -35,7 +36,7 @@ VIEWS = ("refresh", "force", "clear_quota", "reveal")
 
 
 @admin.register(Account)
-class AccountAdmin(TokenViews, AccountList, _ModelAdmin):
+class AccountAdmin(AlertViews, TokenViews, AccountList, _ModelAdmin):
     form = AccountForm
     save_on_top = False
 
@@ -48,6 +49,7 @@ class AccountAdmin(TokenViews, AccountList, _ModelAdmin):
     @transaction.non_atomic_requests
     def changelist_view(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> HttpResponse:
         seen = of_accounts(self.admin_site, self.get_queryset(request))
+        seen["test_alerts_url"] = self.test_alerts_url(request)
         return super().changelist_view(request, {**seen, **(extra_context or {})})
 
     # -- the form ----------------------------------------------------------------------------------

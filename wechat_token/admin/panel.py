@@ -40,7 +40,7 @@ class Panel:
     problem: words.Problem | None
     foreign: str
     log: list[LogLine]
-    timeline: Timeline | None  # None for those who may not see the log
+    timeline: Timeline | None  # None for those who may not see the log, and where nothing has happened yet
     may_refresh: bool
     may_force: bool
     may_clear: bool
@@ -95,7 +95,7 @@ def _panel(token: Token, log: list[RefreshLog] | None, now: dt.datetime) -> Pane
             LogLine(entry, words.clock_time(entry.at), words.reason(entry), words.log_meaning(entry))
             for entry in (log or ())[:LOG_ROWS]
         ],
-        None if log is None else timeline(token, log, now, state.usable_until),
+        timeline(token, log, now, state.usable_until) if log or (log is not None and token.version) else None,
         may_refresh=source is not None,
         may_force=source is not None and source.forced_refresh(token.account) is not None,
         may_clear=source is not None and source.clears_quota,

@@ -19,7 +19,7 @@ from django.utils.translation import gettext_lazy, ngettext
 from ..diagnosis.states import duration
 from ..engine import Reason
 from ..exceptions import ErrorClass
-from ..models import RefreshLog
+from ..models import ACCESS_TOKEN, RefreshLog
 from ..platforms import meaning
 from . import words
 
@@ -115,8 +115,9 @@ def timeline(token: Token, rows: Iterable[RefreshLog], now: dt.datetime, usable_
     complaints = [row for row in seen if row.reason == Reason.COMPLAINT]
     foreign = [token.foreign_at] if token.foreign_at is not None and start <= token.foreign_at <= now else []
 
+    in_hand = _("token in hand") if token.kind == ACCESS_TOKEN else str(words.kind(token))
     content: list[tuple[str, Sequence[Bar], Sequence[Mark]]] = [
-        (_("token in hand"), [_bar(*life, start) for life in lives if life[1] > start], ()),
+        (in_hand, [_bar(*life, start) for life in lives if life[1] > start], ()),
         (_("renewals"), (), _marks(renewals, "renewal", start)),
     ]
     content += [(str(CLASSES[cls]), (), _marks(found, cls.value, start)) for cls, found in failures.items() if found]
