@@ -62,6 +62,7 @@ def test_masked__whatever_was_sent_in_the_place_of_a_key(secret: str) -> None:
         f"Invalid HTTP Header: 'Authorization  bearer {'canary' * 5}'",
         f"Obsolete line folding is unacceptable: {KEY[:-3]!r}",
     ],
+    ids=range(8),  # the key is another one in each process of xdist
 )
 def test_masked__however_it_is_spelled(line: str) -> None:
     shown = unquote(unquote(access_logs.masked(line))).lower()

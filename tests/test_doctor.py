@@ -17,9 +17,10 @@ from tests.conftest import APPID, SECRET, renew, row
 from wechat_token import beat, get_access_token, process
 from wechat_token.diagnosis import doctor
 from wechat_token.diagnosis.doctor import Finding, Level
-from wechat_token.engine import Status, identity
+from wechat_token.engine import Status, fingerprint, identity
 from wechat_token.exceptions import EncryptionKeyError, TokenUnavailable
 from wechat_token.models import Account, Host, Site, Token
+from wechat_token.redaction import Secret
 from wechat_token.sandbox import Fault
 
 OK, WARNING, PROBLEM = Level.OK, Level.WARNING, Level.PROBLEM
@@ -245,6 +246,24 @@ def test_examine_remote__no_account_named(settings):
 
 def test_examine_site__where_it_was_set_up(db):
     identity()
+    assert list(doctor.examine_site(fix=False)) == []
+
+
+def test_examine_site__makes_no_new_key_on_a_host_that_lacks_the_sites(account, time, settings):
+    """Or all others could not read that one."""
+    own = settings.SECRET_KEY
+    before = fingerprint(Secret("a token"))
+    settings.SECRET_KEY = "of a host that was set up carelessly"
+    (finding,) = doctor.examine_site(fix=True)
+    assert finding.level is PROBLEM
+    assert finding.advice.startswith("No AppSecret can be read here either. Put the encryption key back;")
+    settings.SECRET_KEY = own
+    process.forget()
+    assert fingerprint(Secret("a token")) == before
+    settings.SECRET_KEY = "of all hosts, since the other one was lost"
+    account.secret = SECRET
+    account.save()
+    assert list(doctor.examine_site(fix=True)) == [Finding(OK, "site", "Tokens can be traced again, from now on.")]
     assert list(doctor.examine_site(fix=False)) == []
 
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import base64
+import builtins
 import logging
 import os
+from dataclasses import dataclass
 
 import pytest
 from cryptography.fernet import Fernet
@@ -187,6 +189,46 @@ def test_file__that_is_gone_or_garbled_changes_nothing_but_for_a_new_process(fil
     assert opens(ciphertext)
 
 
+def test_file__that_could_not_be_read_is_tried_again(file, time, caplog, monkeypatch):
+    """Its owner was wrong, say: that is mended without a change of the content."""
+    ciphertext = encrypt(TEXT, HERE)
+    path, real = file(NEW, OLD), builtins.open
+
+    def denied(name, *args, **kwargs):
+        if name == str(path):
+            raise PermissionError
+        return real(name, *args, **kwargs)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(builtins, "open", denied)
+        for _ in range(3):
+            time.pass_(1)
+            assert written_with_first_key(ciphertext, HERE)
+    assert len([record for record in caplog.records if "stay in use" in record.getMessage()]) == 1
+    time.pass_(1)
+    assert not written_with_first_key(ciphertext, HERE)
+
+
+def test_file__is_read_at_once_when_something_does_not_open(file):
+    """Another process has read it, and written, within the second."""
+    encrypt(TEXT, HERE)
+    here = process.snapshot()
+    file(NEW, OLD)
+    process.restore(process.fresh())
+    by_another = encrypt(TEXT, HERE)
+    process.restore(here)
+    assert opens(by_another)
+
+
+def test_file__of_the_same_size_and_time_is_another(file, time, tmp_path):
+    ciphertext, path = encrypt(TEXT, HERE), tmp_path / "keys"
+    before = path.stat()
+    path.write_text(NEW)
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    time.pass_(1)
+    assert not opens(ciphertext)
+
+
 @pytest.mark.parametrize("path", ["/nowhere/keys", "\0", "/"])
 def test_file__that_was_never_there(configure, path):
     configure(ENCRYPTION_KEYS_FILE=path)
@@ -211,6 +253,18 @@ def test_callable__is_asked_once_in_a_process(configure):
     process.forget()
     assert opens(ciphertexts[0])
     assert len(asked) == 2
+
+
+def test_callable__may_be_one_that_has_no_hash(configure):
+    @dataclass
+    class Vault:
+        key: str
+
+        def __call__(self):
+            return [self.key]
+
+    configure(ENCRYPTION_KEYS=Vault(NEW))
+    assert opens(encrypt(TEXT, HERE))
 
 
 def test_callable__is_asked_again_when_something_does_not_open(configure, time):

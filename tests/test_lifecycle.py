@@ -5,12 +5,13 @@ from __future__ import annotations
 import pytest
 from celery import current_app
 from django.core.exceptions import ValidationError
+from django.test.utils import isolate_apps
 
 from tests.conftest import APPID, SECRET, row
 from wechat_token import get_access_token, process
 from wechat_token.engine.schedule import seconds
 from wechat_token.exceptions import AccountNotFound, TokenUnavailable
-from wechat_token.models import Account, Token
+from wechat_token.models import Account, ClientKey, Token
 
 
 @pytest.fixture
@@ -148,3 +149,48 @@ def test_account__appid_is_stripped(db):
 def test_account__duplicate_is_named(account):
     with pytest.raises(ValidationError, match="already an account with this AppID"):
         Account(appid=APPID, secret="x").full_clean()
+
+
+# -- models of the site's own that stand for ours
+
+
+@pytest.fixture
+def proxy():
+    with isolate_apps("wechat_token"):
+
+        class OurAccount(Account):
+            class Meta:
+                proxy = True
+                app_label = "wechat_token"
+
+    return OurAccount
+
+
+def test_proxy__saves_and_deletes_like_the_model(proxy, db, weixin, django_capture_on_commit_callbacks):
+    with django_capture_on_commit_callbacks(execute=True):
+        account = proxy.objects.create(appid=APPID, secret=SECRET)
+    assert row(account).due_at is not None
+    weixin.add_account(APPID, SECRET)
+    assert weixin.is_valid(get_access_token(APPID))
+    with django_capture_on_commit_callbacks(execute=True):
+        account.delete()
+    with pytest.raises(AccountNotFound):
+        get_access_token(APPID)
+
+
+def test_proxy__keeps_its_secret_when_renamed_by_hand(proxy, db):
+    proxy.objects.create(appid=APPID, secret=SECRET)
+    account = proxy.objects.get()
+    account.appid = account.ref = "wxrenamed0000000"
+    account.save()
+    assert Account.objects.get().secret.reveal() == SECRET
+
+
+def test_proxy__renames_reach_the_keys(proxy, account, time):
+    """What a key opens is held in memory by name, until the key is stamped."""
+    ClientKey.objects.create(name="shop", digest="d" * 64).accounts.add(account)
+    time.pass_(5)
+    theirs = proxy.objects.get()
+    theirs.appid = "wxrenamed0000000"
+    theirs.save()
+    assert ClientKey.objects.get().updated_at == time.now()

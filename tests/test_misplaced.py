@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 
 import pytest
@@ -154,6 +155,15 @@ def test_rename__takes_the_secret_along(account, weixin, only):
         Account.objects.get().secret.reveal()
 
 
+def test_rename__with_the_ref_set_by_hand(account):
+    for _ in range(2):
+        account = Account.objects.get()
+        for name in ("wx-renamed", APPID):  # the second time the instance has been saved before
+            account.appid = account.ref = name
+            account.save()
+            assert Account.objects.get().secret.reveal() == SECRET
+
+
 def test_rename__with_a_deferred_secret(account):
     few = Account.objects.only("appid", "ref").get()
     few.appid = "wx-renamed"
@@ -186,6 +196,23 @@ def test_copy__of_a_secret_into_another_row_is_bound_to_that(account):
     twin = Account.objects.create(appid="wx-twin", secret=Account.objects.get().secret)
     assert Account.objects.get(pk=twin.pk).secret.reveal() == SECRET
     assert held("account", "secret", twin) != held("account", "secret", account)
+
+
+def test_copy__of_a_whole_row(account):
+    copy = Account.objects.get()
+    copy.pk, copy.appid = None, "wx-twin"
+    Account.objects.bulk_create([copy])
+    assert [account.secret.reveal() for account in Account.objects.all()] == [SECRET, SECRET]
+
+
+def test_fixture__written_by_hand_knows_no_ref(db, tmp_path):
+    fixture = tmp_path / "accounts.json"
+    moments = {"created_at": "2026-01-01T00:00:00Z", "updated_at": "2026-01-01T00:00:00Z"}
+    rows = [{"model": "wechat_token.account", "fields": {"appid": appid, "secret": SECRET, **moments}}
+            for appid in (APPID, OTHER)]  # fmt: skip
+    fixture.write_text(json.dumps(rows))
+    call_command("loaddata", str(fixture), verbosity=0)
+    assert {account.ref: account.secret.reveal() for account in Account.objects.all()} == {APPID: SECRET, OTHER: SECRET}
 
 
 def test_dump__opens_where_primary_keys_are_others(account, weixin, tmp_path):
@@ -227,6 +254,10 @@ def test_rotate__finds_encrypted_fields_of_any_model_by_their_class(db, settings
         for name in "abc":
             Grant.objects.create(name=name, owner="me", refresh_token=f"grant {name}", aes_key="aes")
         Grant.objects.filter(name="c").update(aes_key="")
+        grant = Grant.objects.get(name="c")
+        grant.owner = "you"
+        grant.save()
+        assert Grant.objects.get(name="c").refresh_token.reveal() == "grant c"
         settings.WECHAT_TOKEN = {"ENCRYPTION_KEYS": [new, old]}
         assert rotation.rotate(lambda tally: None) == Tally(older=5)
         settings.WECHAT_TOKEN = {"ENCRYPTION_KEYS": [new]}

@@ -151,6 +151,7 @@ def test_key__covers_no_account_that_its_maker_does_not_see(
     change = reverse("admin:wechat_token_clientkey_change", args=[theirs.pk])
     assert mallory.post(change, {"name": "mine", "networks": ""}).status_code == 403
     assert FOREIGN_APPID not in mallory.get(change).content.decode()
+    assert mallory.get(change.replace("change", "history")).status_code == 403  # the record has the whole scope
     assert key_in(mallory.post(reverse(ADD), {"name": "c", "accounts": [Account.objects.get(appid=APPID).pk]}))
 
 
@@ -491,6 +492,14 @@ def test_security_log__tells_what_happened(
     assert [(found["user"], found["key"]) for found in of("key_revoked")] == [("mallory", prefix)]
     assert len({found["key_fingerprint"] for found in events if found.get("key") == prefix}) == 1
     assert typed not in "\n".join(lines(caplog))
+
+
+@pytest.mark.usefixtures("own_connections")
+def test_events__of_the_first_key_of_a_site_have_its_fingerprint(caplog: pytest.LogCaptureFixture) -> None:
+    """On SQLite a step on a connection of ours cannot write while the transaction that makes the key does."""
+    make_key("--all-accounts")
+    (made,) = [record for record in caplog.records if getattr(record, "event", "") == "key_made"]
+    assert made.fields["key_fingerprint"]
 
 
 # -- scopes and ends -------------------------------------------------------------------------------

@@ -10,7 +10,7 @@ from django.db.models import F
 from tests.conftest import APPID, row
 from wechat_token import clock, tasks
 from wechat_token.engine.schedule import seconds
-from wechat_token.models import Account, Host, RefreshLog, Token
+from wechat_token.models import Account, Host, RefreshLog, Token, TokenRead
 from wechat_token.sandbox.testing import fake_wechat
 
 
@@ -104,6 +104,17 @@ def test_prune_refresh_log__by_age(account, time):
         )  # fmt: skip
     assert tasks.prune_refresh_log() == 2
     assert RefreshLog.objects.count() == 2
+
+
+def test_prune_refresh_log__takes_the_records_of_readers_along(db, time):
+    """Where tokens are read by people in the admin alone, nobody else would."""
+    for age in (0, 29, 31, 400):
+        TokenRead.objects.create(
+            fingerprint=str(age), reader="somebody", ref="wx-a", kind="access_token", version=1,
+            at=time.now() - dt.timedelta(days=age),
+        )  # fmt: skip
+    tasks.prune_refresh_log()
+    assert {read.fingerprint for read in TokenRead.objects.all()} == {"0", "29"}
 
 
 @pytest.mark.parametrize("name", ["refresh_due_tokens", "refresh_token", "prune_refresh_log"])

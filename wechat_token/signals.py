@@ -7,6 +7,10 @@ Sent with ``send_robust`` after the change is committed, in the process and thre
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
+from django.db.models import Model
 from django.dispatch import Signal
 
 #: Every refresh that called WeChat: ``entry`` (RefreshLog, perhaps unsaved), ``appid``, ``kind``.
@@ -26,3 +30,13 @@ encryption_unfit = Signal()
 #: Something that a security officer wants to know of: ``name`` and ``fields`` (a dict of strings), as documented in
 #: ``docs/secrecy.md``. ``sender`` is None.
 security_event = Signal()
+
+
+def on_model(signal: Signal, receiver: Callable[..., Any], model: type[Model]) -> None:
+    """Connect one of Django's model signals, for proxies and children of the model too: Django tells them apart."""
+
+    def receive(sender: type[Model], **kwargs: Any) -> None:
+        if issubclass(sender, model):
+            receiver(sender=sender, **kwargs)
+
+    signal.connect(receive, weak=False, dispatch_uid=f"{receiver.__module__}.{receiver.__name__}")

@@ -15,6 +15,7 @@ from celery.signals import after_task_publish, heartbeat_sent
 from django.db import DatabaseError, InterfaceError
 
 from . import clock
+from .client_keys import reads
 from .conf import get_settings
 from .diagnosis import watch
 from .engine import Reason, aside, drain, in_place, private, refresh_each, sign_of_life
@@ -67,7 +68,8 @@ def refresh_token(token_id: int) -> dict[str, int]:
 
 @shared_task(name="wechat_token.prune_refresh_log", ignore_result=True, expires=3600)
 def prune_refresh_log() -> int:
-    """Delete log rows older than ``LOG_DAYS`` (R15); returns how many."""
+    """Delete log rows older than ``LOG_DAYS`` (R15), and records of who read a token; returns how many log rows."""
+    reads.prune()
     oldest = clock.now() - dt.timedelta(days=get_settings().log_days)
     deleted = 0
     old = RefreshLog.objects.older_than(oldest).order_by("at").values_list("pk", flat=True)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from django.contrib import admin, messages
 from django.contrib.admin.helpers import ACTION_CHECKBOX_NAME
+from django.core.exceptions import PermissionDenied
 from django.db.models import Count, Prefetch, QuerySet
 from django.http import HttpRequest, HttpResponse
 from django.template.response import TemplateResponse
@@ -24,7 +25,7 @@ from .. import clock
 from ..client_keys import keys, scopes
 from ..client_keys.scopes import Scope
 from ..forms import ClientKeyForm
-from ..models import Account, ClientKey, KeyUsage
+from ..models import ClientKey, KeyUsage
 from . import words
 from .key_views import KeyViews
 from .lists import KeyStateFilter
@@ -70,14 +71,6 @@ class ClientKeyAdmin(KeyViews, _ModelAdmin):
         )
 
     # -- who may grant what ------------------------------------------------------------------------
-
-    def seen_accounts(self, request: HttpRequest) -> QuerySet[Account]:
-        """The accounts that this person sees in this admin."""
-        if self.admin_site.is_registered(Account):
-            account_admin = self.admin_site.get_model_admin(Account)
-            if account_admin.has_view_permission(request):
-                return account_admin.get_queryset(request)
-        return Account.objects.none()
 
     def sees_every_account(self, request: HttpRequest) -> bool:
         """Also those that are added later: the list of accounts is cut for this person by nothing."""
@@ -222,6 +215,12 @@ class ClientKeyAdmin(KeyViews, _ModelAdmin):
         for key in going:
             if key.revoked_at is None:
                 scopes.tell("key_revoked", key, by=request.user.get_username())
+
+    def history_view(self, request: HttpRequest, object_id: str, extra_context: Any = None) -> HttpResponse:
+        """It names every account that the key ever opened."""
+        if not self.sees_every_account(request):
+            raise PermissionDenied
+        return super().history_view(request, object_id, extra_context)
 
     # -- adding ------------------------------------------------------------------------------------
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 from django.contrib import admin, messages
 from django.contrib.admin.utils import quote, unquote
 from django.core.exceptions import PermissionDenied, ValidationError
+from django.db.models import QuerySet
 from django.http import Http404, HttpRequest, HttpResponse, HttpResponseNotAllowed, HttpResponseRedirect
 from django.template.response import TemplateResponse
 from django.urls import NoReverseMatch, URLPattern, path, reverse
@@ -53,6 +54,21 @@ class KeyViews(_ModelAdmin):
     def page_url(self, view: str, *args: object) -> str:
         return reverse(f"{self.admin_site.name}:wechat_token_clientkey_{view}", args=args)
 
+    def seen_accounts(self, request: HttpRequest) -> QuerySet[Account]:
+        """The accounts that this person sees in this admin."""
+        if self.admin_site.is_registered(Account):
+            account_admin = self.admin_site.get_model_admin(Account)
+            if account_admin.has_view_permission(request):
+                return account_admin.get_queryset(request)
+        return Account.objects.none()
+
+    def _line_to_try(self, request: HttpRequest, key: ClientKey) -> str:
+        """With an account that the key opens and this person sees; '' where there is none."""
+        seen = self.seen_accounts(request)
+        found = seen.filter(is_active=True) if key.all_accounts else key.accounts.filter(pk__in=seen.values("pk"))
+        account = found.only("ref").first()
+        return _curl(request, account.ref) if account is not None else ""
+
     def has_replace_permission(self, request: HttpRequest, key: ClientKey) -> bool:
         """To make a key is to read what it reads: that takes the permission to (S9)."""
         return (
@@ -64,10 +80,9 @@ class KeyViews(_ModelAdmin):
 
     def use_of(self, request: HttpRequest, key: ClientKey) -> dict[str, Any]:
         """For the context of the key's page. Two queries."""
-        account = (Account.objects.filter(is_active=True) if key.all_accounts else key.accounts).only("ref").first()
         return {
             "days": days(key, dt.date.fromisoformat(schedule.beijing_day(clock.now()))),
-            "curl": _curl(request, account.ref) if account is not None else "",
+            "curl": self._line_to_try(request, key),
             "replace_url": self.page_url("replace", quote(key.pk)) if self.has_replace_permission(request, key) else "",
         }
 
@@ -118,7 +133,6 @@ class KeyViews(_ModelAdmin):
     ) -> HttpResponse:
         """The one page that shows the key. Not a message: those travel in a cookie."""
         request.current_app = self.admin_site.name
-        account = (Account.objects.filter(is_active=True) if key.all_accounts else key.accounts).only("ref").first()
         context = {
             **self.admin_site.each_context(request),
             "title": _("The new client key"),
@@ -127,8 +141,8 @@ class KeyViews(_ModelAdmin):
             "key": key,
             "value": value,
             "former": former,
-            "reads_nothing": account is None and not key.all_accounts,
-            "curl": _curl(request, account.ref) if account is not None else "",
+            "reads_nothing": not key.all_accounts and not key.accounts.exists(),
+            "curl": self._line_to_try(request, key),
             "change_url": self.page_url("change", quote(key.pk)),
             "media": self.media,
         }

@@ -208,6 +208,8 @@ class TokenViews(_ModelAdmin):
 
     # -- read in clear -----------------------------------------------------------------------------
 
+    # Not atomic: it is on record whatever becomes of the request; and see above.
+    @transaction.non_atomic_requests
     @posted
     def reveal_view(self, request: HttpRequest, object_id: str) -> HttpResponse:
         """Show the stored token once, in the body of this answer alone; who did so is on record first."""

@@ -31,6 +31,7 @@ from ..engine import alias, aside, fingerprint, in_test_case, read, server_clock
 from ..exceptions import WeChatTokenError
 from ..models import Account, ClientKey
 from ..redaction import Secret
+from ..signals import on_model
 from . import keys
 from .networks import Address, Network, networks_of
 
@@ -118,13 +119,13 @@ def expire() -> None:
 
 def connect() -> None:
     """Receivers that make every change of a key, its accounts or their AppIDs noticeable."""
-    post_save.connect(_key_changed, sender=ClientKey, dispatch_uid="wechat_token.keyring.saved")
-    post_delete.connect(_key_changed, sender=ClientKey, dispatch_uid="wechat_token.keyring.deleted")
+    on_model(post_save, _key_changed, ClientKey)
+    on_model(post_delete, _key_changed, ClientKey)
     m2m_changed.connect(
         _accounts_changed, sender=ClientKey.accounts.through, dispatch_uid="wechat_token.keyring.accounts"
     )
-    post_save.connect(_account_changed, sender=Account, dispatch_uid="wechat_token.keyring.account")
-    pre_delete.connect(_account_changed, sender=Account, dispatch_uid="wechat_token.keyring.account_deleted")
+    on_model(post_save, _account_changed, Account)
+    on_model(pre_delete, _account_changed, Account)
 
 
 # -- looking ---------------------------------------------------------------------------------------

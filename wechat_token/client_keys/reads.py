@@ -29,6 +29,7 @@ NOTED_AT_MOST: Final = 100_000  # keys and tokens that a process knows to be rec
 PENDING_AT_MOST: Final = 10_000  # while the database is down
 KEPT_AT_MOST: Final = 1_000_000  # rows, however young
 PRUNED_AT_ONCE: Final = 10_000
+READER_LENGTH: Final = 150  # characters stored; a user model of the site's own may have longer names
 
 
 class Read(NamedTuple):
@@ -87,7 +88,8 @@ def revealed(token: Secret, *, user: str, ref: str, kind: str, version: int, add
     mark = ""
     with suppress(WeChatTokenError):  # the site's own key cannot be read; doctor says so
         mark = fingerprint(token)
-        row = TokenRead(fingerprint=mark, reader=user, ref=ref, kind=kind, version=version, at=clock.now())
+        reader = user[:READER_LENGTH]
+        row = TokenRead(fingerprint=mark, reader=reader, ref=ref, kind=kind, version=version, at=clock.now())
         TokenRead.objects.using(alias()).bulk_create([row], ignore_conflicts=True)
     security.event(
         "token_revealed", user=user, account=ref, kind=kind, version=version, token=mark, address=address,
@@ -122,10 +124,16 @@ def _prune_once_a_day() -> None:
     today = clock.now().date().isoformat()
     if _pruned == today:
         return
+    prune()
+    _pruned = today
+
+
+def prune() -> None:
+    """Delete what is older than ``LOG_DAYS``, or too much. Beat does so as well: where only people read tokens, nothing
+    here is ever flushed."""
     reads = TokenRead.objects.using(alias())
     newest = reads.order_by("-pk").values_list("pk", flat=True).first() or 0
     oldest = clock.now() - dt.timedelta(days=get_settings().log_days)
     for old in (reads.filter(at__lt=oldest), reads.filter(pk__lte=newest - KEPT_AT_MOST)):
         while some := list(old.order_by("pk").values_list("pk", flat=True)[:PRUNED_AT_ONCE]):
             reads.filter(pk__in=some).delete()
-    _pruned = today

@@ -88,6 +88,11 @@ def _lies_in(network: Network, other: Network) -> bool:
 def tell(event: str, key: ClientKey, *, by: str, scope: Scope | None = None) -> None:
     """A security event about a key, once what happened to it is committed. ``by``: who did it."""
     fields = {"key": key.prefix, "name": key.name, "user": by, **(scope.as_fields() if scope is not None else {})}
+    transaction.on_commit(partial(_tell, event, fields, Secret(key.digest)), using=alias())
+
+
+def _tell(event: str, fields: dict[str, object], digest: Secret) -> None:
+    """After the commit: the first fingerprint of a site writes its key, which on SQLite waits for the caller's lock."""
     with suppress(WeChatTokenError, AnyDatabaseError):
-        fields["key_fingerprint"] = fingerprint(Secret(key.digest))
-    transaction.on_commit(partial(security.event, event, **fields), using=alias())
+        fields["key_fingerprint"] = fingerprint(digest)
+    security.event(event, **fields)

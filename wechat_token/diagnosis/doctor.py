@@ -244,15 +244,20 @@ def examine_site(*, fix: bool) -> Findings:
         for site in Site.objects.all():
             site.fingerprint_key.reveal()
     except EncryptionKeyError:
-        if fix:
+        if fix and rotation.has_the_sites_keys():
             renew_fingerprint_key()
             yield Finding(Level.OK, _("site"), _("Tokens can be traced again, from now on."))
         else:
+            advice = (
+                _("No AppSecret can be read here either. Put the encryption key back; if it is lost, enter an "
+                  "AppSecret again first.")
+                if fix
+                else _("Put the encryption key back, or run manage.py wechat_token doctor --fix for a new one: then "
+                       "earlier reads cannot be traced.")
+            )  # fmt: skip
             yield Finding(
                 Level.PROBLEM, _("site"),
-                _("The key that tokens are traced with cannot be read, so nobody's reads are recorded."),
-                _("Put the encryption key back, or run manage.py wechat_token doctor --fix for a new one: then earlier "
-                  "reads cannot be traced."),
+                _("The key that tokens are traced with cannot be read, so nobody's reads are recorded."), advice,
             )  # fmt: skip
     if checks.database_is_copy():
         yield Finding(

@@ -21,6 +21,7 @@ from ..exceptions import EncryptionKeyError
 from ..models import Account, Token
 
 BATCH: Final = 500  # rows read at once
+LATEST: Final = 100  # accounts that are tried to learn whether the keys are the site's
 
 
 @dataclass(slots=True)
@@ -39,6 +40,20 @@ class Tally:
 def survey() -> Tally:
     """Read everything, write nothing."""
     return _go_through(write=False, progress=lambda tally: None)
+
+
+def has_the_sites_keys() -> bool:
+    """Whether this host reads an AppSecret of those entered last, or there is none: what it cannot read, others may."""
+    latest = list(Account.objects.order_by("-updated_at")[:LATEST])
+    return not latest or any(map(_is_readable, latest))
+
+
+def _is_readable(account: Account) -> bool:
+    try:
+        account.secret.reveal()
+    except EncryptionKeyError:
+        return False
+    return True
 
 
 def rotate(progress: Callable[[Tally], None]) -> Tally:

@@ -45,7 +45,7 @@ class _SecretAttribute(DeferredAttribute):
     field: EncryptedTextField
 
     def __get__(self, instance: models.Model | None, cls: Any = None) -> Any:
-        """What came from the database learns here whose it is: the other columns of its row are known by now."""
+        """What was loaded later than its row (deferred) learns here whose it is."""
         value = super().__get__(instance, cls)
         if instance is None or not isinstance(value, StoredSecret) or _has_row(value):
             return value
@@ -92,6 +92,23 @@ class EncryptedTextField(_TextField):
             kwargs["bound_to"] = self.bound_to
         return name, "wechat_token.encryption.EncryptedTextField", args, kwargs
 
+    def contribute_to_class(self, cls: type[models.Model], name: str, *args: Any, **kwargs: Any) -> None:
+        super().contribute_to_class(cls, name, *args, **kwargs)
+        if self.bound_to and not cls._meta.abstract:
+            models.signals.post_init.connect(self._settle, sender=cls)
+            models.signals.class_prepared.connect(self._settle_in_heirs)
+
+    def _settle_in_heirs(self, sender: type[models.Model], **kwargs: Any) -> None:
+        """Proxies and children of the model have its fields, and send signals of their own."""
+        if sender is not self.model and issubclass(sender, self.model):
+            models.signals.post_init.connect(self._settle, sender=sender)
+
+    def _settle(self, instance: models.Model, **kwargs: Any) -> None:
+        """Whose a secret is, is what its row said when it was read, whatever is assigned to the instance later."""
+        held = instance.__dict__.get(self.attname)
+        if isinstance(held, StoredSecret) and not _has_row(held) and instance.__dict__.keys() >= set(self.bound_to):
+            setattr(instance, self.attname, StoredSecret(held.ciphertext, self.place_of(instance)))
+
     def place(self, row: Mapping[str, Any] | None = None) -> Place:
         """Where a value of this field lies. ``row``: values of the fields it is bound to, None if not known."""
         field = f"{self.model._meta.label_lower}.{self.name}"
@@ -123,7 +140,8 @@ class EncryptedTextField(_TextField):
         """From here on the instance holds what is stored: saved again, it is the same secret, not one entered anew."""
         held = model_instance.__dict__.get(self.attname)
         if isinstance(held, Secret):
-            held = StoredSecret(self.ciphertext(held, self.place_of(model_instance)), self.place())
+            place = self.place_of(model_instance)
+            held = StoredSecret(self.ciphertext(held, place), place)
             setattr(model_instance, self.attname, held)
             return held
         return super().pre_save(model_instance, add)

@@ -12,6 +12,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import logging
+import math
 import os
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
@@ -57,13 +58,14 @@ class Problem:
 @dataclass(frozen=True, slots=True)
 class _FromFile:
     path: str
-    stamp: tuple[int, int, int]
+    stamp: tuple[int, ...]
     keys: Keys | Problem
+    problem: Problem | None = None  # why the keys are those of an earlier look
 
 
 _file: tuple[float, _FromFile] | None  # looked at (monotonic)
-_asked: dict[Any, tuple[float, Keys]]  # callable: when it was asked (monotonic), what it said
-process.keep(globals(), _file=lambda: None, _asked=dict)
+_asked: tuple[Any, float, Keys] | None  # the callable, when it was asked (monotonic), what it said
+process.keep(globals(), _file=lambda: None, _asked=lambda: None)
 
 
 def keys() -> Keys:
@@ -100,17 +102,34 @@ def derived_keys_read() -> bool:
 
 def news() -> bool:
     """Something did not open: whether there are other keys now than a moment ago."""
-    source = get_settings().encryption_keys
-    if not callable(source) or source not in _asked:
+    return _news_in_file() or _news_of_callable()
+
+
+def _news_in_file() -> bool:
+    """Another process may have read the file, and written with its keys, within the second that this one waits."""
+    global _file
+    path = get_settings().encryption_keys_file
+    if path is None or _file is None or _file[1].path != path:
         return False
-    asked_at, before = _asked[source]
+    before = _file[1]
+    _file = -math.inf, before
+    return _of_file(path) != before.keys
+
+
+def _news_of_callable() -> bool:
+    global _asked
+    source = get_settings().encryption_keys
+    if not callable(source) or _asked is None or _asked[0] is not source:
+        return False
+    _source, asked_at, before = _asked
     if clock.monotonic() < asked_at + ASK_SECONDS:
         return False
     said = _ask(source)
-    _asked[source] = clock.monotonic(), said if isinstance(said, Keys) else before
+    after = said if isinstance(said, Keys) else before
+    _asked = source, clock.monotonic(), after
     if isinstance(said, Problem):
         logger.warning("%s The keys at hand stay in use.", said.text)
-    return _asked[source][1] != before
+    return after != before
 
 
 # -- reading keys ------------------------------------------------------------------------------------
@@ -150,12 +169,14 @@ def _derived(*secret_keys: str | bytes) -> Keys:
 
 def _of_callable(source: Callable[[], Iterable[str | bytes]]) -> Keys | Problem:
     """Asked once in a process, and again (:func:`news`) when something does not open: a vault is no hot path."""
-    if source not in _asked:
+    global _asked
+    known = _asked
+    if known is None or known[0] is not source:
         said = _ask(source)
         if isinstance(said, Problem):
             return said
-        _asked[source] = clock.monotonic(), said
-    return _asked[source][1]
+        _asked = known = source, clock.monotonic(), said
+    return known[2]
 
 
 def _ask(source: Callable[[], Iterable[str | bytes]]) -> Keys | Problem:
@@ -181,22 +202,29 @@ def _of_file(path: str) -> Keys | Problem:
         return known[1].keys
     former = known[1] if known is not None and known[1].path == path else None
     stamp = _stamp(path)
-    if former is None or stamp != former.stamp or isinstance(former.keys, Problem):
-        found = _FromFile(path, stamp, _load(path))
-        if former is not None and isinstance(former.keys, Keys) and isinstance(found.keys, Problem):
-            logger.warning("%s The keys read before stay in use.", found.keys.text)
-            found = _FromFile(path, stamp, former.keys)
-        former = found
+    if former is None or stamp != former.stamp or former.problem or isinstance(former.keys, Problem):
+        former = _looked(path, stamp, former)
     _file = now, former
     return former.keys
 
 
-def _stamp(path: str) -> tuple[int, int, int]:
+def _looked(path: str, stamp: tuple[int, ...], former: _FromFile | None) -> _FromFile:
+    """A file that cannot be read is tried again at every look: what is mended may be something else than the file."""
+    loaded = _load(path)
+    if former is None or isinstance(former.keys, Problem) or isinstance(loaded, Keys):
+        return _FromFile(path, stamp, loaded)
+    if loaded != former.problem or stamp != former.stamp:
+        logger.warning("%s The keys read before stay in use.", loaded.text)
+    return _FromFile(path, stamp, former.keys, loaded)
+
+
+def _stamp(path: str) -> tuple[int, ...]:
+    """The time of change as well: it moves with the file's owner and mode, and nobody can set it back."""
     try:
         stat = os.stat(path)
     except (OSError, ValueError):
-        return 0, 0, 0
-    return stat.st_mtime_ns, stat.st_size, stat.st_ino
+        return ()
+    return stat.st_mtime_ns, stat.st_ctime_ns, stat.st_size, stat.st_ino
 
 
 def _load(path: str) -> Keys | Problem:
