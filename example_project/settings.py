@@ -26,6 +26,7 @@ ALLOWED_HOSTS = [
 ]
 
 INSTALLED_APPS = [
+    "wechat_token",  # before the admin, on whose index it says what is wrong
     "django.contrib.admin",
     "django.contrib.auth",
     "django.contrib.contenttypes",
@@ -33,7 +34,6 @@ INSTALLED_APPS = [
     "django.contrib.messages",
     "django.contrib.staticfiles",
     "django_celery_beat",
-    "wechat_token",
     "example_project",
 ]
 

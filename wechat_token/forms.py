@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from copy import copy
 from typing import TYPE_CHECKING, Any
 
 from django import forms
@@ -74,7 +75,9 @@ class AccountForm(_AccountForm):
         appid: str = self.cleaned_data["appid"]
         if _USUAL_SECRET.fullmatch(appid):
             # An AppID is shown everywhere. Not this one: the box must not show it again either.
-            self.data = {**self.data, self.add_prefix("appid"): ""}
+            data: Any = copy(self.data)  # a QueryDict, of which a dict would hold lists
+            data[self.add_prefix("appid")] = ""
+            self.data = data
             raise ValidationError(_("That was an AppSecret. The AppID is the shorter one, such as wx0123456789abcdef."))
         return appid
 

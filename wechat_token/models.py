@@ -84,7 +84,7 @@ class Account(models.Model):
 
     appid = models.CharField(_("AppID"), max_length=64, validators=[validate_appid])
     secret = EncryptedTextField(_("AppSecret"), bound_to=["ref"])
-    name = models.CharField(_("name"), max_length=100, blank=True, validators=[validate_name])
+    name = models.CharField(_("name"), max_length=100, blank=True, db_index=True, validators=[validate_name])
     endpoint = models.CharField(
         _("endpoint"), max_length=16, choices=Endpoint.choices, default=Endpoint.STABLE,
         help_text=_(
@@ -103,6 +103,8 @@ class Account(models.Model):
     # Another number whenever the credentials change. A token made for another edition is due, whether or not the
     # process that edited the account lived to say so.
     edition = models.PositiveBigIntegerField(default=0, editable=False)
+    # When somebody here last asked WeChat to clear its counters: a double click is one of the month's ten, not two.
+    quota_cleared_at = models.DateTimeField(null=True, blank=True, editable=False)
     created_at = models.DateTimeField(_("created"), auto_now_add=True)
     updated_at = models.DateTimeField(_("changed"), auto_now=True)
 
@@ -267,6 +269,7 @@ class Token(models.Model):
         # What needs somebody is found among a million without reading them; almost all rows have 0 or nothing here.
         indexes: ClassVar = [
             models.Index(fields=["failures"], name="wechat_token_failing"),
+            models.Index(fields=["waits_for"], name="wechat_token_waiting"),
             models.Index(fields=["foreign_at"], name="wechat_token_foreign"),
             models.Index(fields=["complaints_refused_at"], name="wechat_token_refused"),
         ]
@@ -395,6 +398,8 @@ class KeyUsage(models.Model):
         constraints: ClassVar = [
             models.UniqueConstraint(fields=["day", "key", "appid"], name="wechat_token_usage_once")
         ]
+        # Who reads an account, on the account's page.
+        indexes: ClassVar = [models.Index(fields=["appid", "day"], name="wechat_token_usage_appid")]
 
     def __str__(self) -> str:
         return f"{self.day} {self.key_id} {self.appid}"

@@ -180,3 +180,12 @@ def test_delete__selected_warns_too(boss, account, entry):
     html = page(act(boss, "delete_selected", [account]))
     assert "gets none from now on" in html
     assert f"/refreshlog/{entry.pk}/" not in html
+
+
+def test_form__appsecret_in_the_box_of_the_appid_leaves_the_rest_as_it_was(boss):
+    response = boss.post(reverse("admin:wechat_token_account_add"), account_data(appid=USUAL_SECRET, name="shop"))
+    html = page(response)
+    assert "That was an AppSecret." in html
+    assert USUAL_SECRET not in html
+    assert 'value="shop"' in html
+    assert "[&#x27;" not in html

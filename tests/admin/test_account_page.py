@@ -18,11 +18,11 @@ from tests.admin.pages import (
     page,
     url,
 )
-from tests.conftest import START, renew, row
+from tests.conftest import APPID, START, renew, row
 from wechat_token import process
 from wechat_token.admin import AccountAdmin, ClientKeyAdmin, RefreshLogAdmin
 from wechat_token.engine import identity
-from wechat_token.models import Account, ClientKey, Host, RefreshLog, Site, Token
+from wechat_token.models import Account, ClientKey, Host, KeyUsage, RefreshLog, Site, Token
 
 ops_site = admin.AdminSite(name="ops")
 ops_site.register(Account, AccountAdmin)
@@ -44,8 +44,8 @@ def test_panel__failure_with_rid_and_address(boss, account):
         failures=1, error_class="human", errcode=40164, egress_ip="203.0.113.7", rid="65f1-rid", failed_at=START
     )
     html = page(boss.get(url("change", account)))
-    assert "<code>203.0.113.7</code>" in html
-    assert "<code>65f1-rid</code>" in html
+    assert ">203.0.113.7</code>" in html
+    assert ">65f1-rid</code>" in html
 
 
 def test_panel__ten_latest_log_rows_for_those_who_may_see_the_log(staff, account):
@@ -93,7 +93,7 @@ def test_notices__a_copied_database(shown):
     identity()
     Site.objects.update(place="another server")
     process.forget()
-    assert "This database is a copy of another site's, or has been moved." in shown()
+    assert "This database is a copy of another site&#x27;s, or has been moved." in shown()
     assert "manage.py wechat_token new-site" in shown()
     assert "manage.py wechat_token same-site" in shown()
 
@@ -144,3 +144,75 @@ def test_pages__work_under_another_admin_site(boss, account):
     assert reverse("ops:wechat_token_clientkey_changelist") in page(created)
     revealed = boss.post(reverse("ops:wechat_token_account_reveal", args=[account.pk]))
     assert row(account).value.reveal() in page(revealed)
+
+
+@pytest.mark.parametrize("name", ["index", "app_list"])
+def test_index__says_what_is_wrong_to_those_who_see_the_accounts(staff, account, time, name):
+    address = reverse(f"admin:{name}", args=["wechat_token"] if name == "app_list" else [])
+    Token.objects.update(failures=1, error_class="human", errcode=40164, egress_ip="203.0.113.9", due_at=START)
+    client = staff("view_account", "view_clientkey")
+    html = page(client.get(address))
+    assert "203.0.113.9" in html
+    assert "docs/operations.md#whitelist" in html
+    User.objects.get(username="staff").user_permissions.remove(Permission.objects.get(codename="view_account"))
+    assert "203.0.113.9" not in page(client.get(address))
+
+
+def test_page__has_a_part_for_each_credential_that_somebody_fetches(boss, account, weixin):
+    Token.objects.create(account=account, kind="of a version to come")
+    html = page(boss.get(url("change", account)))
+    assert html.count('id="wt-panel-') == 1
+    assert 'id="wt-panel-access_token"' in html
+
+
+def test_page__a_ticket_that_waits_names_its_root(boss, account, weixin):
+    Token.objects.create(account=account, kind="jsapi_ticket", waits_for=f"{APPID} access_token")
+    html = page(boss.get(url("change", account)))
+    ticket = html[html.index('id="wt-panel-jsapi_ticket"') :]
+    assert "Held up" in ticket
+    assert f'<a href="#wt-panel-access_token">{APPID} access_token</a>' in ticket
+    assert "Force a new token" not in ticket
+    assert "Clear WeChat" not in ticket
+
+
+def test_page__of_an_account_whose_platform_has_gone(boss, account, weixin):
+    Token.objects.filter(account=account).update(version=1)
+    Account.objects.filter(pk=account.pk).update(platform="gone")
+    html = page(boss.get(url("change", account)))
+    assert 'id="wt-panel-access_token"' in html
+    assert "Refresh now" not in html
+
+
+def test_page__queries_do_not_grow(boss, account, django_assert_num_queries):
+    boss.get(url("change", account))
+    with django_assert_num_queries(11):
+        boss.get(url("change", account))
+    for number in range(30):
+        Account.objects.create(appid=f"wx{number:016d}", secret="s")
+        RefreshLog.objects.create(
+            ref=account.ref, kind="access_token", at=START, reason="schedule", endpoint="stable", outcome="renewed",
+            duration_ms=1,
+        )  # fmt: skip
+    with django_assert_num_queries(11):
+        boss.get(url("change", account))
+
+
+def test_page__who_reads_the_account(staff, account, time):
+    key = ClientKey.objects.create(name="<b>crm</b>", digest="x", prefix="abcd")
+    for day, reads in ((2, 7), (1, 5), (-9, 100)):
+        on = dt.date(2026, 3, 1) + dt.timedelta(days=day - 1)
+        KeyUsage.objects.create(key=key, appid=account.ref, day=on, reads=reads, complaints=1)
+    client = staff("view_account", "view_clientkey")
+    (reader,) = client.get(url("change", account)).context["readers"]
+    assert (reader.reads_today, reader.reads, reader.complaints) == (7, 12, 2)
+    assert "&lt;b&gt;crm" in page(client.get(url("change", account)))
+    User.objects.get(username="staff").user_permissions.remove(Permission.objects.get(codename="view_clientkey"))
+    assert "crm" not in page(client.get(url("change", account)))
+
+
+def test_page__name_of_another_world(boss, account):
+    Account.objects.update(name="<script>x</script>‮" + "😀" * 20)
+    for address in (reverse(LIST), url("change", account)):
+        html = page(boss.get(address))
+        assert "<script>x" not in html
+        assert "😀" * 20 in html

@@ -22,6 +22,8 @@ from tests.conftest import APPID, SECRET, row
 from wechat_token.admin import AccountAdmin
 from wechat_token.models import Account, RefreshLog, Token
 
+VIEWS = ["refresh", "force", "clear_quota", "reveal"]
+
 
 def test_refresh__stores_a_token_and_logs_who_asked(boss, account, weixin):
     response = boss.post(url("refresh", account))
@@ -45,31 +47,35 @@ def test_refresh__permission_and_view_suffice(staff, account, weixin):
     assert weixin.calls_to(APPID, "stable") == 1
 
 
-@pytest.mark.parametrize("view", ["refresh", "reveal"])
+@pytest.mark.parametrize("view", VIEWS)
 def test_token_views__ask_for_the_object(boss, account, monkeypatch, view):
     monkeypatch.setattr(AccountAdmin, "has_view_permission", lambda self, request, obj=None: obj is None)
     assert boss.post(url(view, account)).status_code == 403
 
 
-@pytest.mark.parametrize("view", ["refresh", "reveal"])
-def test_token_views__refuse_get(boss, account, weixin, view):
-    assert boss.get(url(view, account)).status_code == 405
-    assert weixin.calls_to(APPID, "stable") == 0
+@pytest.mark.parametrize("view", VIEWS)
+def test_token_views__get_does_nothing_and_leads_back(boss, account, weixin, view):
+    """Where the login sends somebody whose session had ended when they pressed the button."""
+    response = boss.get(url(view, account))
+    assert response.headers["Location"] == url("change", account)
+    assert told(response) == ["Nothing was done: you had been logged out in between. Press the button again."]
+    assert boss.put(url(view, account)).status_code == 405
+    assert weixin.calls == []
 
 
-@pytest.mark.parametrize("view", ["refresh", "reveal"])
+@pytest.mark.parametrize("view", VIEWS)
 def test_token_views__need_a_csrf_token(staff, account, weixin, view):
     client = staff("view_account", "refresh_token", "reveal_token", enforce_csrf_checks=True)
     assert client.post(url(view, account)).status_code == 403
     assert weixin.calls_to(APPID, "stable") == 0
 
 
-@pytest.mark.parametrize("view", ["refresh", "reveal"])
+@pytest.mark.parametrize("view", VIEWS)
 def test_token_views__unknown_account(boss, account, view):
     assert boss.post(reverse(f"admin:wechat_token_account_{view}", args=[account.pk + 1])).status_code == 404
 
 
-@pytest.mark.parametrize("view", ["refresh", "reveal"])
+@pytest.mark.parametrize("view", VIEWS)
 def test_token_views__strangers_are_sent_to_the_login(client, account, view):
     assert "/login/" in client.post(url(view, account)).headers["Location"]
 

@@ -30,7 +30,7 @@ WHITELIST = APIError("x", error_class=ErrorClass.HUMAN, errcode=40164, egress_ip
         (outcome(Status.ACCEPTED), 100, messages.INFO, "a moment ago"),
         (outcome(Status.BUSY), 100, messages.INFO, "being refreshed already"),
         (outcome(Status.SUPERSEDED), 100, messages.INFO, "Another refresh"),
-        (outcome(Status.LIMITED, until=START), 100, messages.WARNING, "March 2, 2026"),
+        (outcome(Status.LIMITED, until=START), 100, messages.WARNING, "2026-03-02 12:00:00"),
         (outcome(Status.FAILED, WHITELIST), 100, messages.ERROR, "good for another 1 min"),
         (outcome(Status.FAILED, WHITELIST), 0, messages.ERROR, "Add 203.0.113.7"),
         (outcome(Status.FAILED, TransportError("x", may_have_issued=False)), 0, messages.ERROR, "No answer"),

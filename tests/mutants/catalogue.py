@@ -685,7 +685,7 @@ MUTANTS = (
     official_account(
         "the secret is decrypted after the claim",
         "test_flights.py::test_refresh__secret_unreadable_here_touches_nothing",
-        "Secret(account.secret.reveal())",
+        "account.endpoint, Secret(account.secret.reveal())",
         "account.secret",
     ),
     refresh(

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from django.contrib import admin, messages
 from django.contrib.admin.helpers import ACTION_CHECKBOX_NAME
-from django.contrib.admin.utils import quote
 from django.core.exceptions import PermissionDenied
 from django.db.models import Count, Prefetch, QuerySet
 from django.http import HttpRequest, HttpResponse
@@ -26,27 +25,31 @@ from .. import clock
 from ..client_keys import keys, scopes
 from ..client_keys.scopes import Scope
 from ..forms import ClientKeyForm
-from ..models import Account, ClientKey, KeyUsage
+from ..models import ClientKey, KeyUsage
+from . import words
+from .key_views import KeyViews
 from .lists import KeyStateFilter
 
 if TYPE_CHECKING:
+    import datetime as dt
+
     _ModelAdmin = admin.ModelAdmin[ClientKey]
 else:
     _ModelAdmin = admin.ModelAdmin
 
 ACCOUNTS_SHOWN = 3
 NOTHING = "–"
-RECORD = ("key_start", "state", "last_used_at", "created_at", "revoked_at")
+RECORD = ("key_start", "state", "last_used", "created", "revoked")
 
 
 @admin.register(ClientKey)
-class ClientKeyAdmin(_ModelAdmin):
+class ClientKeyAdmin(KeyViews, _ModelAdmin):
     form = ClientKeyForm
     actions = ("revoke",)
     autocomplete_fields = ("accounts",)
     list_display = (
-        "name", "key_start", "state", "which_accounts", "rights", "from_networks", "expires_at",
-        "last_used_at",
+        "name", "key_start", "state", "which_accounts", "rights", "from_networks", "expires",
+        "last_used",
     )  # fmt: skip
     list_filter = (KeyStateFilter, "may_refresh", "all_accounts")
     search_fields = ("name", "prefix")
@@ -68,14 +71,6 @@ class ClientKeyAdmin(_ModelAdmin):
         )
 
     # -- who may grant what ------------------------------------------------------------------------
-
-    def seen_accounts(self, request: HttpRequest) -> QuerySet[Account]:
-        """The accounts that this person sees in this admin."""
-        if self.admin_site.is_registered(Account):
-            account_admin = self.admin_site.get_model_admin(Account)
-            if account_admin.has_view_permission(request):
-                return account_admin.get_queryset(request)
-        return Account.objects.none()
 
     def sees_every_account(self, request: HttpRequest) -> bool:
         """Also those that are added later: the list of accounts is cut for this person by nothing."""
@@ -143,6 +138,22 @@ class ClientKeyAdmin(_ModelAdmin):
             "more": len(rest),
         }
 
+    @admin.display(description=gettext_lazy("expires"), ordering="expires_at")
+    def expires(self, key: ClientKey) -> SafeString | str:
+        return _moment(key.expires_at)
+
+    @admin.display(description=gettext_lazy("last used"), ordering="last_used_at")
+    def last_used(self, key: ClientKey) -> SafeString | str:
+        return _moment(key.last_used_at)
+
+    @admin.display(description=gettext_lazy("created"), ordering="created_at")
+    def created(self, key: ClientKey) -> SafeString | str:
+        return _moment(key.created_at)
+
+    @admin.display(description=gettext_lazy("revoked"), ordering="revoked_at")
+    def revoked(self, key: ClientKey) -> SafeString | str:
+        return _moment(key.revoked_at)
+
     # -- the form ----------------------------------------------------------------------------------
 
     def get_fieldsets(self, request: HttpRequest, obj: ClientKey | None = None) -> Any:
@@ -177,6 +188,8 @@ class ClientKeyAdmin(_ModelAdmin):
 
     def render_change_form(self, request: HttpRequest, context: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
         key: ClientKey | None = kwargs.get("obj")
+        if key is not None:
+            context |= self.use_of(request, key)
         if key is not None and self.has_change_permission(request, key):
             context["revoke_url"] = reverse(f"{self.admin_site.name}:wechat_token_clientkey_changelist")
             context["checkbox_name"] = ACTION_CHECKBOX_NAME
@@ -232,20 +245,7 @@ class ClientKeyAdmin(_ModelAdmin):
         return _("Made. %s") % scope if add else _("Changed. %s") % scope
 
     def response_add(self, request: HttpRequest, obj: ClientKey, post_url_continue: str | None = None) -> HttpResponse:
-        """The one page that shows the key. Not a message: those travel in a cookie."""
-        request.current_app = self.admin_site.name
-        context = {
-            **self.admin_site.each_context(request),
-            "title": _("The new client key"),
-            "subtitle": obj.name,
-            "opts": self.opts,
-            "key": obj,
-            "value": request.wechat_token_key,  # type: ignore[attr-defined]  # set by save_model
-            "reads_nothing": not obj.all_accounts and not obj.accounts.exists(),
-            "change_url": reverse(f"{self.admin_site.name}:wechat_token_clientkey_change", args=(quote(obj.pk),)),
-            "media": self.media,
-        }
-        return TemplateResponse(request, "admin/wechat_token/clientkey/created.html", context)
+        return self.shown_once(request, obj, request.wechat_token_key)  # type: ignore[attr-defined]  # set by save_model
 
     # -- revoking ----------------------------------------------------------------------------------
 
@@ -280,3 +280,7 @@ class ClientKeyAdmin(_ModelAdmin):
             "media": self.media,
         }
         return TemplateResponse(request, "admin/wechat_token/clientkey/revoke.html", context)
+
+
+def _moment(at: dt.datetime | None) -> SafeString | str:
+    return NOTHING if at is None else format_html('<span class="wt-nowrap">{}</span>', words.clock_time(at))

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from django.contrib import admin
 from django.core.paginator import Paginator
-from django.db.models import Q, QuerySet
+from django.db.models import Exists, OuterRef, Q, QuerySet
 from django.http import HttpRequest
 from django.utils.functional import cached_property
 from django.utils.translation import gettext_lazy as _
@@ -14,27 +14,47 @@ from django.utils.translation import gettext_lazy as _
 from .. import clock
 from ..conf import get_settings
 from ..diagnosis import states
+from ..diagnosis.board import WORST_FIRST, Board, board
 from ..diagnosis.states import State
-from ..models import Account, ClientKey, RefreshLog, Token
+from ..engine import schedule
+from ..models import Account, ClientKey, Endpoint, RefreshLog, Token
 from . import words
 
 if TYPE_CHECKING:
     from django.utils.functional import _StrOrPromise
 
 
+def board_of(request: HttpRequest) -> Board:
+    """The board, once for a request."""
+    found: Board | None = getattr(request, "wechat_token_board", None)
+    if found is None:
+        found = request.wechat_token_board = board(clock.now())  # type: ignore[attr-defined]
+    return found
+
+
+# What can be filtered by beside the states that are counted. A credential that nobody asks for is no state of its
+# account, whose access_token is renewed all the same (R28).
+FOUND_BY: Final[tuple[tuple[str, _StrOrPromise], ...]] = (
+    (State.ASLEEP.value, _("a credential not in use")),
+    ("foreign", _("used by another system")),
+    ("classic", _("classic endpoint")),
+)
+
+
 class ConditionFilter(admin.SimpleListFilter):
-    """Accounts that somebody should look at."""
+    """The accounts in a state, or such as somebody should look at.
+
+    Those in trouble are taken from the board, so that also when a million are, a page costs no more.
+    """
 
     title = _("condition")
     parameter_name = "condition"
 
     def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, _StrOrPromise]]:
         return [
+            *((state.value, states.LABELS[state]) for state in (*WORST_FIRST, State.GOOD, State.INACTIVE)),
             ("failing", _("refresh failing")),
-            ("tokenless", states.LABELS[State.DEAD]),
-            ("waiting", states.LABELS[State.WAITING]),
-            ("overdue", states.LABELS[State.OVERDUE]),
-            ("foreign", _("used by another system")),
+            *FOUND_BY,
         ]
 
     def queryset(self, request: HttpRequest, queryset: QuerySet[Account]) -> QuerySet[Account] | None:
@@ -45,19 +65,28 @@ class ConditionFilter(admin.SimpleListFilter):
                 tokens = tokens.active().filter(failures__gt=0)
             case "foreign":
                 tokens = tokens.filter(foreign_at__gt=now - words.FOREIGN_IS_NEWS)
-            case name if name in _STATES:
+            case "classic":
+                return queryset.filter(endpoint=Endpoint.CLASSIC)
+            case State.INACTIVE.value:
+                return queryset.filter(is_active=False)
+            case State.GOOD.value:
+                # Nearly all of them are, so it is asked of each account on the page, in terms that a planner can judge.
+                late = now - schedule.seconds(states.OVERDUE_AFTER)
+                good = tokens.filter(failures=0, version__gt=0, due_at__gt=late, expires_at__gt=now)
+                sound = queryset.filter(Exists(good.filter(account=OuterRef("pk"))), is_active=True)
+                return sound.exclude(pk__in=list(board_of(request).troubled))
+            case State.ASLEEP.value:
                 overlap, lease = get_settings().overlap, get_settings().lease
-                tokens = states.in_state(tokens, [_STATES[name]], now, overlap=overlap, lease=lease)
+                tokens = states.in_state(tokens.filter(due_at=None), [State.ASLEEP], now, overlap=overlap, lease=lease)
+            case name if name in _TROUBLE:
+                troubled = board_of(request).troubled
+                return queryset.filter(pk__in=[pk for pk, state in troubled.items() if state.value == name])
             case _:
                 return None
         return queryset.filter(pk__in=tokens.values("account"))
 
 
-_STATES: Final = {
-    "tokenless": State.DEAD,
-    "waiting": State.WAITING,
-    "overdue": State.OVERDUE,
-}
+_TROUBLE: Final = frozenset(state.value for state in WORST_FIRST)
 
 
 class ReasonFilter(admin.SimpleListFilter):

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import datetime as dt
+import re
 from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from django.contrib import messages
-from django.utils.formats import date_format
 from django.utils.timezone import localtime
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy, ngettext
@@ -16,14 +16,14 @@ from django.utils.translation import gettext_lazy, ngettext
 from ..diagnosis.problems import another_system_advice
 from ..diagnosis.states import duration
 from ..engine import Outcome, Reason, Status
-from ..exceptions import ErrorClass
-from ..models import Endpoint
+from ..exceptions import ErrorClass, UpstreamError
+from ..models import ACCESS_TOKEN, Endpoint
 from ..platforms import explain, meaning
 
 if TYPE_CHECKING:
     from django.utils.functional import _StrOrPromise
 
-    from ..models import RefreshLog, Token
+    from ..models import Account, RefreshLog, Token
 
 REASONS: Final[dict[str, _StrOrPromise]] = {
     Reason.SCHEDULE: gettext_lazy("schedule"),
@@ -49,7 +49,8 @@ def moment(at: dt.datetime | None, now: dt.datetime) -> str:
 
 
 def clock_time(at: dt.datetime) -> str:
-    return date_format(localtime(at), "DATETIME_FORMAT")
+    """To the second, and alike in every language, for comparing with other logs."""
+    return localtime(at).strftime("%Y-%m-%d %H:%M:%S")
 
 
 def away(at: dt.datetime, now: dt.datetime) -> str:
@@ -71,6 +72,14 @@ class Problem:
     egress_ip: str
     failed_at: dt.datetime | None
 
+    @property
+    def steps(self) -> list[str]:
+        return steps(self.action)
+
+    @property
+    def failed_at_the_clock(self) -> str:
+        return "" if self.failed_at is None else clock_time(self.failed_at)
+
 
 def problem(token: Token) -> Problem | None:
     """The current failure in the reader's language, from the stored code (R10); None if there is none."""
@@ -89,6 +98,11 @@ def problem(token: Token) -> Problem | None:
             "It is retried automatically. If it lasts, check DNS, the firewall and any proxy on the way to WeChat."
         )
     return Problem(summary, action, token.error, token.errcode, token.rid, token.egress_ip, token.failed_at)
+
+
+def steps(action: str) -> list[str]:
+    """An advice, a sentence a step. A full stop inside a host's name ends none."""
+    return [sentence for sentence in re.split(r"(?<=[.!?])\s+|(?<=[。！？])\s*", action.strip()) if sentence]
 
 
 def foreign_hint(token: Token, now: dt.datetime, *, always: bool = False) -> str:
@@ -123,12 +137,16 @@ def coded(errcode: int | None, summary: str) -> str:
 # -- what became of a refresh ----------------------------------------------------------------------
 
 
-def told(outcome: Outcome, appid: str, now: dt.datetime, left: float) -> tuple[int, str]:
+def told(outcome: Outcome, appid: str, now: dt.datetime, left: float, *, forced: bool = False) -> tuple[int, str]:
     """The message after "Refresh now": level and text. ``left``: seconds the token in hand is still good."""
     values = {"appid": appid, "left": duration(left)}
     match outcome.status:
         case Status.RENEWED:
             return messages.SUCCESS, _("Account %(appid)s has a new token, good for %(left)s.") % values
+        case Status.UNCHANGED if forced:
+            return messages.WARNING, _(
+                "WeChat returned the same token for %(appid)s: it takes one forced refresh in 30 seconds."
+            ) % values
         case Status.UNCHANGED:
             return messages.SUCCESS, _(
                 "WeChat was asked and returned the same token for %(appid)s, good for another %(left)s. "
@@ -145,6 +163,11 @@ def told(outcome: Outcome, appid: str, now: dt.datetime, left: float) -> tuple[i
                     "%(summary)s %(action)s"
                 ) % values
             return messages.ERROR, _("Account %(appid)s could not be refreshed. %(summary)s %(action)s") % values
+        case Status.LIMITED if forced and outcome.error is None:
+            values["time"] = clock_time(outcome.until) if outcome.until is not None else "–"
+            return messages.WARNING, _(
+                "Account %(appid)s has the token it had: forced refreshes are rationed. The next may leave at %(time)s."
+            ) % values
         case Status.LIMITED:
             values["time"] = clock_time(outcome.until) if outcome.until is not None else "–"
             return messages.WARNING, _(
@@ -161,6 +184,19 @@ def told(outcome: Outcome, appid: str, now: dt.datetime, left: float) -> tuple[i
             return messages.INFO, _("Another refresh of %(appid)s finished first; its result counts.") % values
         case _:
             return messages.INFO, _("Account %(appid)s was refreshed a moment ago; nothing was done.") % values
+
+
+def told_of_clearing(error: UpstreamError | None, account: Account) -> tuple[int, str]:
+    """The message after WeChat was asked to set its counters to zero; ``error``: what it said instead."""
+    if error is None:
+        return messages.SUCCESS, _(
+            "WeChat has set today's counters of %(appid)s to zero. What waited for it is tried again now."
+        ) % {"appid": account.ref}
+    meant = explain(account.platform, ACCESS_TOKEN, error)
+    return messages.ERROR, _("The counters of %(appid)s could not be cleared. %(summary)s %(action)s") % {
+        "appid": account.ref, "summary": coded(error.errcode, str(meant.summary)),
+        "action": meant.advise(error.egress_ip, on_stable=account.endpoint == Endpoint.STABLE),
+    }  # fmt: skip
 
 
 def told_of_many(outcomes: Counter[str]) -> list[tuple[int, str]]:

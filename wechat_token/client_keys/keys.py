@@ -19,8 +19,11 @@ from typing import Final
 
 from django.core.exceptions import ValidationError
 from django.db import transaction
+from django.db.models import Q
+from django.utils.translation import gettext as _
 from django.views.decorators.debug import sensitive_variables
 
+from .. import clock
 from ..engine import alias
 from ..models import Account, ClientKey
 from ..redaction import Secret
@@ -78,7 +81,7 @@ def assign(key: ClientKey) -> Secret:
 
 @sensitive_variables()
 def generate() -> Secret:
-    body = "".join(secrets.choice(_ALPHABET) for _ in range(RANDOM_LENGTH))
+    body = "".join(secrets.choice(_ALPHABET) for _place in range(RANDOM_LENGTH))
     return Secret(MARK + body + checksum(body))
 
 
@@ -95,7 +98,7 @@ def checksum(body: str) -> str:
     """CRC-32 of the random part in base 62. Finds typing errors; secrecy does not depend on it."""
     rest = zlib.crc32(body.encode())
     digits = []
-    for _ in range(CHECKSUM_LENGTH):
+    for _place in range(CHECKSUM_LENGTH):
         rest, place = divmod(rest, len(_ALPHABET))
         digits.append(_ALPHABET[place])
     return "".join(reversed(digits))
@@ -108,3 +111,34 @@ def digest(text: str) -> str:
 def shown(text: str) -> str:
     """The part of a key that pages and logs may show."""
     return text.removeprefix(MARK)[:SHOWN_LENGTH]
+
+
+# What a successor does not take over: it is another key, and its own record begins.
+_OWN: Final = frozenset(
+    {"id", "prefix", "digest", "expires_at", "revoked_at", "last_used_at", "created_at", "updated_at", "stamp"}
+)
+
+
+@sensitive_variables()
+def succeed(key: ClientKey, *, ends_at: dt.datetime, by: str = "") -> tuple[ClientKey, Secret]:
+    """A new key with the name and the rights of ``key``, which ends at ``ends_at`` or at its own end if that is sooner.
+
+    Until then both work, so that no service is without one. A key that was to end gets a successor that lives as long
+    as it was made for. ``by``: who does it, for the security log. Raises ``ValidationError`` for a key that is revoked
+    or has ended.
+    """
+    now = clock.now()
+    fields = {field.name: getattr(key, field.name) for field in ClientKey._meta.concrete_fields}
+    heir = ClientKey(**{name: value for name, value in fields.items() if name not in _OWN})
+    if key.expires_at is not None:
+        heir.expires_at = now + (key.expires_at - key.created_at)
+    plain = assign(heir)
+    with transaction.atomic(using=alias()):
+        living = ClientKey.objects.using(alias()).filter(pk=key.pk, revoked_at=None)
+        living = living.filter(Q(expires_at=None) | Q(expires_at__gt=now))
+        if not living.update(expires_at=min(filter(None, (key.expires_at, ends_at)))):
+            raise ValidationError(_("This key has ended; make a new one instead."))
+        heir.save()
+        heir.accounts.set(key.accounts.all())
+        scopes.tell("key_made", heir, by=by, scope=Scope.of(heir))
+    return heir, plain

@@ -9,6 +9,7 @@ From the top of a token's way to the bottom:
 ``schedule`` ``complaints`` ``birth``   the decisions: pure, from a row and the time
 ``batch``        many at once, for beat
 ``accounts`` ``lifecycle``   which account is meant; what follows when one is edited
+``quota``        a person sets WeChat's counters to zero
 ``rows`` ``hosts`` ``site``  the tables
 ``remote``       the same names against another site
 ``ground``       flights, waiting, lanes; ``connections``: private ones; ``threads``
@@ -28,6 +29,7 @@ from .hosts import say as host_lives
 from .hosts import sign as sign_of_life
 from .lifecycle import connect
 from .outcome import Outcome, Status
+from .quota import clear_quota
 from .refresh import refresh_now
 from .remote import look as look_remote
 from .rows import server_clock, write
@@ -66,6 +68,7 @@ __all__ = [
     "arefresh_ticket",
     "aside",
     "clear_memory",
+    "clear_quota",
     "complain",
     "complaints",
     "connect",

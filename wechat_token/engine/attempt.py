@@ -234,18 +234,26 @@ class Attempt:
     def needs_force(self, result: Result) -> bool:
         """R9: WeChat refuses this very token and yet hands it out again."""
         self.same = self.is_held(result)
-        has_rule = self.source.forced_refresh(self.token.account) is not None
+        has_rule = self.has_forced_refresh()
         return self.same and has_rule and self.token.rejected_version == self.token.version
+
+    def has_forced_refresh(self) -> bool:
+        return self.source.forced_refresh(self.token.account) is not None
+
+    def may_force_at(self, now: dt.datetime) -> dt.datetime:
+        """When WeChat's ration lets a forced refresh leave (R9); now, where there is none."""
+        rule = self.source.forced_refresh(self.token.account)
+        if rule is None:
+            return now
+        return schedule.forced_refresh_allowed_at(self.token, rule, self.endpoint(forced=True), now)
 
     def forced_refresh_spent(self) -> UpstreamError | None:
         """Why no forced refresh may leave now; None if one may."""
         self.same = False
         rule = self.source.forced_refresh(self.token.account)
-        if rule is None:
-            return None
         now = clock.now()
-        allowed_at = schedule.forced_refresh_allowed_at(self.token, rule, self.endpoint(forced=True), now)
-        if allowed_at <= now:
+        allowed_at = self.may_force_at(now)
+        if rule is None or allowed_at <= now:
             return None
         if self.token.expires_at is not None:  # near its end a plain request brings another token by itself
             allowed_at = min(allowed_at, max(self.token.expires_at - END_OF_LIFE, now + schedule.seconds(rule.min_gap)))

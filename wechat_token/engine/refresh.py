@@ -53,7 +53,7 @@ POLL_FIRST, POLL_LAST = 0.05, 0.25  # seconds between looks at another process's
 
 def begin(
     key: Key, reason: Reason, *, complaint: Complaint | None = None, client: str = "", scheduled: bool | None = False,
-    look_in_cache: bool = False,
+    look_in_cache: bool = False, forced: bool = False,
 ) -> Flight:  # fmt: skip
     """The one door: a refresh of ``key`` in a flight, or the one under way. Its ``result`` is an :class:`Outcome`, or
     raises ``AccountNotFound``, ``AccountInactive``, ``EncryptionKeyError``, ``ConfigurationError`` or a database error;
@@ -61,8 +61,20 @@ def begin(
 
     ``scheduled``: counts against the batch's threads, not the callers'; None: another flight needs it.
     ``look_in_cache``: whoever asks could not.
+    ``forced``: ask for a new token although the old one is good, within WeChat's ration (R9); by hand only.
     Raises ``ground.Crowded``, and ``ConfigurationError`` where this site fetches nothing.
     """
+    refuse_where_nothing_is_fetched()
+
+    def work(flight: Flight) -> None:
+        if not (look_in_cache and _answered_by_cache(flight)):
+            _Refresh(flight, reason, complaint, client, forced=forced).run()
+
+    return ground.start(key, work, scheduled=scheduled, about=complaint)
+
+
+def refuse_where_nothing_is_fetched() -> None:
+    """Raises ``ConfigurationError`` on a site that makes no call to WeChat."""
     settings = get_settings()
     if settings.remote_url:
         # Accounts may be here with a copied database; renewing them here would kill the other site's tokens.
@@ -70,15 +82,9 @@ def begin(
     if settings.paused:
         raise ConfigurationError("This site is paused (WECHAT_TOKEN['PAUSED']) and makes no call to WeChat.")
 
-    def work(flight: Flight) -> None:
-        if not (look_in_cache and _answered_by_cache(flight)):
-            _Refresh(flight, reason, complaint, client).run()
 
-    return ground.start(key, work, scheduled=scheduled, about=complaint)
-
-
-def refresh_now(key: Key, reason: Reason, client: str = "") -> Outcome:
-    """Refresh for somebody who waits for what becomes of it: the admin, a command.
+def refresh_now(key: Key, reason: Reason, client: str = "", *, forced: bool = False) -> Outcome:
+    """Refresh for somebody who waits for what becomes of it: the admin, a command. ``forced``: see :func:`begin`.
 
     Raises what :func:`begin` names, and ``ground.NotYet``.
     """
@@ -86,9 +92,10 @@ def refresh_now(key: Key, reason: Reason, client: str = "") -> Outcome:
     give_up_at = clock.monotonic() + settings.wait_timeout + settings.lease
     while True:
         former = ground.under_way(key)
-        flight = begin(key, reason, client=client)
+        flight = begin(key, reason, client=client, forced=forced)
         outcome: Outcome = ground.wait(flight, give_up_at - clock.monotonic())
-        ours = flight is not former or outcome.status not in (Status.CURRENT, Status.ACCEPTED, Status.UNDECIDED)
+        joined_in_vain = forced or outcome.status in (Status.CURRENT, Status.ACCEPTED, Status.UNDECIDED)
+        ours = flight is not former or not joined_in_vain
         with suppress(ground.NotYet):  # a command may end the process next: let the record be written
             ground.wait_landed(flight, LANDING if ours else give_up_at - clock.monotonic())
         if ours or clock.monotonic() >= give_up_at:
@@ -110,10 +117,13 @@ def _answered_by_cache(flight: Flight) -> bool:
 class _Refresh:
     """One refresh, in its flight."""
 
-    def __init__(self, flight: Flight, reason: Reason, complaint: Complaint | None, client: str) -> None:
+    def __init__(
+        self, flight: Flight, reason: Reason, complaint: Complaint | None, client: str, *, forced: bool
+    ) -> None:
         self.flight = flight
         self.reason = reason
         self.complaint = complaint
+        self.forced = forced
         self.client = complaint.client if complaint is not None else client
         self.payer = complaint.payer if complaint is not None else ""
         self.began = clock.monotonic()
@@ -203,6 +213,7 @@ class _Refresh:
             attempt is not None
             and attempt.call is not None
             and self.complaint is None
+            and not self.forced
             and not attempt.displaces()
             and self.flight.locked_for >= UNCLAIMED_AFTER
             and bool(self.flight.waiting)
@@ -234,12 +245,15 @@ class _Refresh:
                 return Outcome(Status.CURRENT, token, entry)
         decision = attempt.decide(now)
         if decision.action is Action.FETCH:
+            if self.forced and attempt.may_force_at(now) > now:
+                return Outcome(Status.LIMITED, token, entry, attempt.may_force_at(now))
             if self._lacks_needs(attempt):
                 self.attempt = attempt
                 return Outcome(Status.WAITING, token, entry)
             attempt.prepare(self.material or Material())
             self.attempt = attempt
-            return None if attempt.claim(now, probing=self.complaint is not None) else Outcome(Status.BUSY, token)
+            undeclared = self.complaint is not None or self.forced
+            return None if attempt.claim(now, probing=undeclared) else Outcome(Status.BUSY, token)
         if decision.action is Action.LIMITED:
             why = attempt.hold_back(decision.until)
             self.held_back = attempt
@@ -346,6 +360,8 @@ class _Refresh:
 
     def _ask(self, attempt: Attempt) -> Outcome:
         self.flight.goes_on(f"asking WeChat{self._locked}")
+        if self.forced:
+            return self._by_force(attempt)
         if self.complaint is not None:
             verdict = attempt.probe()
             if verdict is not None:
@@ -422,6 +438,18 @@ class _Refresh:
             return None
         result = attempt.fetch(forced=True)
         return attempt.forced_in_vain() if attempt.is_held(result) else result
+
+    def _by_force(self, attempt: Attempt) -> Outcome:
+        """A person wants a new token now. On an endpoint without a ration of its own every request brings one."""
+        forced = attempt.has_forced_refresh()
+        if not self._patiently(partial(attempt.declare, forced=forced)):
+            return self._superseded(attempt, may_have_issued=False)
+        result = attempt.fetch(forced=forced)
+        need = self._blamed(attempt, result)
+        if need is not None and isinstance(result, UpstreamError):
+            return self._lay_blame(attempt, need, result)
+        attempt.same = attempt.is_held(result)
+        return self._store(attempt, result)
 
     # -- the store ---------------------------------------------------------------------------------
 

@@ -248,6 +248,17 @@ def counted(token: Token, endpoint: str, now: dt.datetime) -> dict[str, Any]:
     return {**usage, endpoint: calls_today(token, endpoint, now) + 1}
 
 
+def counters_cleared(token: Token, forced_endpoint: str, now: dt.datetime) -> Fields:
+    """WeChat has set the day's counters to zero. Nobody says that of forced refreshes: theirs goes on (R9).
+    ``forced_endpoint``: the name they are counted under, '' where there are none.
+
+    What waited for the quota to renew itself is tried again at once.
+    """
+    forced = calls_today(token, forced_endpoint, now) if forced_endpoint else 0
+    fields: Fields = {"usage": {"day": beijing_day(now), forced_endpoint: forced} if forced else {}}
+    return fields | ({"due_at": now} if token.error_class == ErrorClass.QUOTA and token.failures else {})
+
+
 def forced_refresh_allowed_at(token: Token, rule: ForcedRefreshRule, endpoint: str, now: dt.datetime) -> dt.datetime:
     """When the next forced refresh may leave (R9): now, after the gap, or with tomorrow's budget."""
     if calls_today(token, endpoint, now) >= rule.per_day:

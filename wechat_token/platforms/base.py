@@ -127,6 +127,7 @@ class ForcedRefreshRule:
 
 
 Call = Callable[[], Issued]
+Clearing = Callable[[], None]
 
 
 class CredentialSource(abc.ABC):
@@ -143,6 +144,8 @@ class CredentialSource(abc.ABC):
     parameter: ClassVar[str] = "access_token"
     #: What an ``errcode`` means while this credential is fetched.
     codes: ClassVar[Mapping[int, Meaning]] = {}
+    #: Whether :meth:`prepare_clearing` gives a call.
+    clears_quota: ClassVar[bool] = False
     #: Answers to a business call or a probe that mean "this credential is dead". Nothing else does.
     dead_codes: ClassVar[frozenset[int]] = frozenset()
 
@@ -165,6 +168,14 @@ class CredentialSource(abc.ABC):
         Raises ``UpstreamError`` if no answer could be had.
         """
         return None
+
+    def prepare_clearing(self, account: AccountLike) -> Clearing:
+        """A call that sets the account's counters at the platform to zero, by hand only.
+
+        As of :meth:`prepare`: what is raised here has cost nothing, the call raises ``UpstreamError`` only. Raises
+        ``LookupError`` where there is no such call.
+        """
+        raise LookupError(f"{account.ref} has no call that clears its quota.")
 
     def endpoint(self, account: AccountLike, *, forced: bool) -> str:
         """The name under which this call is counted and guarded (R16), for example ``stable`` or ``stable_forced``."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import ipaddress
 import math
 from collections import Counter
@@ -16,6 +17,7 @@ from .tokens import IssuedToken, Mint, TokenLine, Vault
 BEIJING_OFFSET: Final = 8 * 3600
 DAY: Final = 86_400
 MINUTE: Final = 60
+CLEARINGS_A_MONTH: Final = 10  # docs/design.md W16
 
 TicketKind = Literal["jsapi", "wx_card"]
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
@@ -43,6 +45,9 @@ class Quota:
         self._window = -1
         self._used = 0
 
+    def clear(self) -> None:
+        self._window, self._used = -1, 0
+
     def used(self, now: float) -> int:
         return self._used if self._index(now) == self._window else 0
 
@@ -59,6 +64,17 @@ class Quota:
     def _index(self, now: float) -> int:
         # Minutes start at the same moments in every time zone that matters here, days do not.
         return int(now + BEIJING_OFFSET) // self._period
+
+
+class MonthlyQuota(Quota):
+    """A number of calls allowed in each calendar month of Beijing."""
+
+    def __init__(self, limit: int) -> None:
+        super().__init__(limit, period=DAY)
+
+    def _index(self, now: float) -> int:
+        day = dt.datetime.fromtimestamp(now + BEIJING_OFFSET, dt.UTC)
+        return day.year * 12 + day.month
 
 
 def parse_whitelist(entries: Iterable[str] | None) -> tuple[Network, ...] | None:
@@ -96,6 +112,7 @@ class FakeAccount:
         self.stable_minute_quota = Quota(stable_per_minute, period=MINUTE)
         self.stable_quota = Quota(stable_daily, period=DAY)
         self.forced_quota = Quota(forced_daily, period=DAY)
+        self.clearing_quota = MonthlyQuota(CLEARINGS_A_MONTH)
         self.classic = TokenLine()
         self.stable = TokenLine()
         self._tickets: dict[TicketKind, IssuedToken] = {}
@@ -155,6 +172,13 @@ class FakeAccount:
             raise Refusal(45009)
         self._last_forced = now
         return self._new_token("stable", self.stable, now, overlap=self._rules.forced_overlap, only_previous=True)
+
+    def clear_quota(self, now: float) -> None:
+        """Set the day's counters to zero (W16). Of forced refreshes no source says so: their ration stays spent."""
+        if not self.clearing_quota.take(now):
+            raise Refusal(48006)
+        self.classic_quota.clear()
+        self.stable_quota.clear()
 
     def issue_ticket(self, kind: TicketKind, now: float) -> IssuedToken:
         """The same ticket again and again (W17). In world A until it expires, a life after its first issue; in world B

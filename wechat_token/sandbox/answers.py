@@ -34,6 +34,7 @@ MESSAGES: Final[Mapping[int, str]] = {
     45009: "reach max api daily quota limit",
     45011: "api minute-quota reach limit, must slower, retry next minute",
     47001: "data format error",
+    48006: "forbid to clear quota because of reaching the limit",
     50004: "account is barred from this api",
     50007: "account is frozen",
     89501: "this ip is waiting for the administrator to confirm",

@@ -14,6 +14,7 @@ ENDPOINTS: Final[Mapping[str, tuple[str, str]]] = {
     "/cgi-bin/token": ("classic", "GET"),
     "/cgi-bin/stable_token": ("stable", "POST"),
     "/cgi-bin/ticket/getticket": ("ticket", "GET"),
+    "/cgi-bin/clear_quota/v2": ("clear_quota", "POST"),
     "/cgi-bin/get_api_domain_ip": ("get_api_domain_ip", "GET"),
     "/cgi-bin/user/info": ("user_info", "GET"),
     "/cgi-bin/message/custom/send": ("custom_send", "POST"),
@@ -36,6 +37,7 @@ class Api:
             "classic": self._token,
             "stable": self._stable_token,
             "ticket": self._getticket,
+            "clear_quota": self._clear_quota,
             "get_api_domain_ip": self._get_api_domain_ip,
             "user_info": self._user_info,
             "custom_send": self._custom_send,
@@ -57,6 +59,8 @@ class Api:
         if endpoint == "stable":
             fields = request.readable_fields()
             return str(fields.get("appid", "")), fields.get("force_refresh") is True
+        if endpoint == "clear_quota":
+            return str(request.readable_fields().get("appid", "")), False
         token = self._vault.find(request.query.get("access_token", ""))
         return (token.appid if token else ""), False
 
@@ -90,6 +94,19 @@ class Api:
         ticket = self.accounts[used.appid].issue_ticket(kind, now)
         # The trap of docs/design.md W17: the full life is reported every time, not what is left of it.
         return {"errcode": 0, "errmsg": "ok", "ticket": ticket.text, "expires_in": int(ticket.told)}, ticket.serial
+
+    def _clear_quota(self, request: Request, now: float) -> Answer:
+        appid, secret = request.fields.get("appid"), request.fields.get("appsecret")
+        if not isinstance(appid, str) or not appid:
+            raise Refusal(41002)
+        if not isinstance(secret, str) or not secret:
+            raise Refusal(41004)
+        account = self.accounts.get(appid)
+        if account is None:
+            raise Refusal(40013)
+        account.authenticate(secret, request.remote_ip, wrong_secret=40125)
+        account.clear_quota(now)
+        return {"errcode": 0, "errmsg": "ok"}, 0
 
     def _get_api_domain_ip(self, request: Request, now: float) -> Answer:
         used = self._judge(request, now)

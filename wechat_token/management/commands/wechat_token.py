@@ -30,12 +30,13 @@ from wechat_token.engine import (
     Reason,
     Status,
     alias,
+    clear_quota,
     find_token,
     identity,
     refresh_now,
     settle_site,
 )
-from wechat_token.exceptions import AccountError, WeChatTokenError
+from wechat_token.exceptions import AccountError, UpstreamError, WeChatTokenError
 from wechat_token.forms import AccountForm
 from wechat_token.models import ACCESS_TOKEN, Account, Endpoint, Token
 from wechat_token.platforms import explain
@@ -86,6 +87,11 @@ class Command(BaseCommand):
         examine.add_argument("--fix", action="store_true", help="heal odd token rows")
 
         subcommands.add_parser("trace", help="say who was given a token that leaked (asked for, or from stdin)")
+
+        clear = subcommands.add_parser("clear-quota", help="ask WeChat to set an account's counters of calls to zero")
+        clear.add_argument("appid", metavar="APPID")
+        clear.add_argument("--yes", action="store_true", help="do not ask: ten a month are all there are")
+
         alert = subcommands.add_parser("alert", help="try whether alerts reach the people they are for")
         alert.add_argument("--test", action="store_true", help="send a test message to all of them now")
 
@@ -103,6 +109,7 @@ class Command(BaseCommand):
             "add-key": self.add_key,
             "doctor": self.doctor,
             "trace": self.trace,
+            "clear-quota": self.clear_quota,
             "rotate-encryption": self.rotate_encryption,
             "new-site": self.new_site,
             "same-site": self.same_site,
@@ -269,6 +276,24 @@ class Command(BaseCommand):
             who %= {"key": read.prefix, "name": read.reader}
             self._say(f"{read.at.isoformat(timespec='seconds')}  {who}")
 
+    def clear_quota(self, *, appid: str, yes: bool, **options: Any) -> None:
+        account = _token(appid).account
+        if not yes:
+            _ask_whether_to_clear(account)
+        try:
+            asked = clear_quota(account)
+        except UpstreamError as error:
+            text = _("failed: %(error)s. %(action)s")
+            meant = explain(account.platform, ACCESS_TOKEN, error)
+            values = {"error": error, "action": meant.advise(error.egress_ip)}
+            raise CommandError(text % values, returncode=UNHEALTHY) from None
+        except LookupError as error:
+            raise CommandError(str(error), returncode=USAGE) from None
+        text = _("WeChat has set today's counters of %(appid)s to zero. What waited for it is tried again now.")
+        if not asked:
+            text = _("WeChat was asked to clear the counters of %(appid)s a moment ago.")
+        self._say(text % {"appid": account.ref})
+
     def rotate_encryption(self, **options: Any) -> None:
         tally = rotation.rotate(lambda tally: self._note(_("Stored secrets seen: %(count)d") % {"count": tally.seen}))
         self._say(
@@ -368,6 +393,18 @@ def _operator() -> str:
         return f"{getpass.getuser()}@shell"
     except (OSError, KeyError):  # a container's user without a name
         return "shell"
+
+
+def _ask_whether_to_clear(account: Account) -> None:
+    """Raises ``CommandError`` unless a person at a terminal agrees."""
+    if not sys.stdin.isatty():
+        raise CommandError(_("Run this in a terminal, or say --yes."), returncode=USAGE)
+    text = _(
+        "WeChat grants this ten times a month, the console's button and other systems included. "
+        "Clear today's counters of %(account)s? [y/N] "
+    )
+    if input(text % {"account": account}).strip().lower() not in ("y", "yes"):
+        raise CommandError(_("Nothing was done."), returncode=USAGE)
 
 
 def _accounts(appids: list[str]) -> list[Account]:
