@@ -125,6 +125,7 @@ class AccountAdmin(TokenViews, _ModelAdmin):
         return [
             (None, {"fields": credentials}),
             (_("Use"), {"fields": ("endpoint", "is_active", "is_default")}),
+            (_("Pages in WeChat"), {"fields": ("js_domains",)}),
             (_("Limits"), {"fields": ("daily_limit",), "classes": ("collapse",)}),
         ]
 

@@ -26,7 +26,7 @@ from .. import clock
 from ..client_keys import keys, scopes
 from ..client_keys.scopes import Scope
 from ..forms import ClientKeyForm
-from ..models import Account, ClientKey, KeyUsage
+from ..models import Account, ClientKey, KeyUsage, Reading
 from .lists import KeyStateFilter
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ class ClientKeyAdmin(_ModelAdmin):
         "name", "key_start", "state", "which_accounts", "rights", "from_networks", "expires_at",
         "last_used_at",
     )  # fmt: skip
-    list_filter = (KeyStateFilter, "may_refresh", "all_accounts")
+    list_filter = (KeyStateFilter, "may_read", "may_refresh", "all_accounts")
     search_fields = ("name", "prefix")
     show_full_result_count = False
 
@@ -131,7 +131,10 @@ class ClientKeyAdmin(_ModelAdmin):
 
     @admin.display(description=gettext_lazy("rights"), ordering="may_refresh")
     def rights(self, key: ClientKey) -> str:
-        return _("read, complain") if key.may_refresh else _("read")
+        rights = _("read, complain") if key.may_refresh else _("read")
+        if key.may_read == Reading.EVERYTHING:
+            return rights
+        return f"{rights} ({Reading(key.may_read).label})"
 
     @admin.display(description=gettext_lazy("networks"))
     def from_networks(self, key: ClientKey) -> str:
@@ -149,7 +152,7 @@ class ClientKeyAdmin(_ModelAdmin):
         editable = obj is None or self.has_change_permission(request, obj)
         # Read-only, the field itself would name accounts that this person may not see.
         accounts = ("all_accounts", "accounts") if editable else ("which_accounts",)
-        rights = ("name", *accounts, "may_refresh", "networks", "expires_at")
+        rights = ("name", *accounts, "may_read", "may_refresh", "networks", "expires_at")
         if obj is None:
             return [(None, {"fields": rights})]
         return [(None, {"fields": rights}), (_("Key"), {"fields": RECORD})]

@@ -9,7 +9,8 @@ From the top of a token's way to the bottom:
 ``schedule`` ``complaints`` ``birth``   the decisions: pure, from a row and the time
 ``batch``        many at once, for beat
 ``accounts`` ``lifecycle``   which account is meant; what follows when one is edited
-``rows`` ``hosts`` ``site``  the tables
+``rows`` ``hosts`` ``site``  the tables; ``fingerprints``: whose token is this;
+``domains``: for whose pages browsers may ask
 ``remote``       the same names against another site
 ``ground``       flights, waiting, lanes; ``connections``: private ones; ``threads``
 """
@@ -21,6 +22,8 @@ from .accounts import find_token, platform_of, resolve
 from .attempt import TOLERATED_SKEW
 from .batch import drain, refresh_each
 from .connections import alias, in_place, in_test_case, lock_is_held, patiently, private, read
+from .domains import js_hosts
+from .fingerprints import holder
 from .ground import Crowded, Key, NotYet, aside, lane, settle
 from .hosts import name as host_name
 from .hosts import note as note_problem
@@ -38,6 +41,7 @@ from .serving import (
     acurrent_entry,
     aget_access_token,
     arefresh_access_token,
+    aresolve,
     complain,
     current_entry,
     get_access_token,
@@ -45,7 +49,7 @@ from .serving import (
 )
 from .site import fingerprint, identity, renew_fingerprint_key
 from .site import settle as settle_site
-from .tickets import aget_ticket, arefresh_ticket, get_ticket, refresh_ticket
+from .tickets import aget_ticket, arefresh_ticket, entry_within, get_ticket, refresh_ticket
 
 __all__ = [
     "TOLERATED_SKEW",
@@ -64,6 +68,7 @@ __all__ = [
     "alias",
     "arefresh_access_token",
     "arefresh_ticket",
+    "aresolve",
     "aside",
     "clear_memory",
     "complain",
@@ -71,17 +76,20 @@ __all__ = [
     "connect",
     "current_entry",
     "drain",
+    "entry_within",
     "find_token",
     "fingerprint",
     "forget",
     "get_access_token",
     "get_ticket",
+    "holder",
     "host_lives",
     "host_name",
     "identity",
     "in_place",
     "in_test_case",
     "isolated",
+    "js_hosts",
     "lane",
     "lock_is_held",
     "look_remote",

@@ -2,21 +2,30 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Final
 
 from asgiref.sync import sync_to_async
 
-from .. import clock
+from .. import clock, process
 from ..conf import get_settings
-from ..exceptions import ConfigurationError
+from ..exceptions import ConfigurationError, ErrorClass, TokenUnavailable
+from ..models import Account
 from ..redaction import Secret
-from . import accounts, served
+from . import accounts, ground, served
 from .connections import in_place
-from .ground import Key
+from .ground import Crowded, Flight, Key, NotYet
+from .served import Entry
 from .serving import AccountRef, acomplain, acurrent_entry, aresolve, complain, current_entry
 
 JSAPI_TICKET: Final = "jsapi_ticket"
+LOOK_SECONDS: Final = 0.1  # for a look at cache and database, when there is a usable ticket in any case
+REST_SECONDS: Final = 5.0
+RESTS_KEPT: Final = 1000
 SHORT: Final = {"jsapi": JSAPI_TICKET, "wx_card": "wx_card_ticket"}
+
+_rests: dict[Key, float]  # until when (monotonic) nobody waits, after somebody did in vain
+process.keep(globals(), _rests=dict)
 
 
 def get_ticket(account: AccountRef = None, kind: str = JSAPI_TICKET) -> str:
@@ -47,6 +56,54 @@ def refresh_ticket(
     stale = Secret(stale_ticket)
     del stale_ticket  # error reports show the locals of every frame an error passes (S2)
     return complain(_key(account, kind), stale, client=client).value
+
+
+def entry_within(account: AccountRef, kind: str, seconds: float) -> Entry:
+    """The entry to serve, for whoever can wait for ``seconds`` at most, whatever hangs: database, cache or WeChat.
+
+    One that is usable, but due to be looked up anew, waits for that for a moment only. Raises as :func:`get_ticket`,
+    and ``TokenUnavailable`` also when the time is up. After that, for some seconds, nobody waits in vain again.
+    """
+    named = account.ref or account.appid if isinstance(account, Account) else account
+    key = named or "", kind  # '': which account is meant is looked up like the rest, and may hang like the rest
+    known = served.recall(key)
+    now = clock.monotonic()
+    if known is not None and now < known.fresh_until:
+        return known
+    usable = known if known is not None and now < known.dead_at else None
+    resting = now < _rests.get(key, 0.0)
+    if resting and usable is not None:
+        return usable
+    if resting:
+        raise _out_of_time(key)
+    if in_place():
+        return current_entry(_key(account, kind))
+    try:
+        # Apart from the credential's own flight, which this one waits for; like a need's, it takes nobody's place.
+        flight = ground.start((key[0], f"{kind} soon"), partial(_fly, account, kind), scheduled=None)
+        entry: Entry = ground.wait(flight, LOOK_SECONDS if usable is not None else seconds)
+    except (Crowded, NotYet):
+        if len(_rests) >= RESTS_KEPT:
+            _rests.clear()
+        _rests[key] = clock.monotonic() + REST_SECONDS
+        if usable is None:
+            raise _out_of_time(key) from None
+        return usable
+    return entry
+
+
+def _fly(account: AccountRef, kind: str, flight: Flight) -> None:
+    flight.doing = "looking for a ticket"
+    flight.answer(current_entry(_key(account, kind)))
+
+
+def _out_of_time(key: Key) -> TokenUnavailable:
+    return TokenUnavailable(
+        f"No usable {key[1]} for the WeChat account {key[0] or 'meant'} in the time that there was.",
+        appid=key[0],
+        retry_after=REST_SECONDS,
+        error_class=ErrorClass.TRANSIENT,
+    )
 
 
 async def aget_ticket(account: AccountRef = None, kind: str = JSAPI_TICKET) -> str:
