@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+import threading
 
 import pytest
 from asgiref.sync import async_to_sync
@@ -14,10 +15,19 @@ from django.test import AsyncRequestFactory, RequestFactory
 from django.urls import include, path
 
 from tests.conftest import APPID
-from wechat_token import asign_card, asign_jsapi, get_ticket, sign_card, sign_jsapi
+from tests.ground.caches import SETTING, SharedCache
+from wechat_token import asign_card, asign_jsapi, clock, get_ticket, sign_card, sign_jsapi
 from wechat_token.contrib.jssdk import algorithms
 from wechat_token.contrib.jssdk.page import url_of
-from wechat_token.exceptions import AccountNotFound, KindNotOffered, TokenUnavailable, URLNotSignable
+from wechat_token.exceptions import (
+    AccountNotFound,
+    KindNotOffered,
+    TokenUnavailable,
+    TransportError,
+    URLNotSignable,
+)
+from wechat_token.models import Account
+from wechat_token.platforms import transport
 from wechat_token.redaction import Secret
 
 TICKET = "sM4AOVdWfPE4DxkXGEs8VMCPGGVi4C3VM0P37wVUCFvkVAy_90u5h9nbSlYy3-Sl-HhTdfl2fzFy1AOcHKP7qg"
@@ -297,3 +307,29 @@ def test_kind__an_account_without_tickets_signs_nothing(account, monkeypatch):
     )
     with pytest.raises(KindNotOffered):
         sign_jsapi(URL, APPID)
+
+
+# -- while everything hangs
+
+
+def test_tag__a_page_waits_for_a_second_at_most_while_weixin_and_the_cache_hang(own_database, settings, monkeypatch):
+    """And the pages after it for nothing, nor do those with a ticket in memory."""
+    hang = threading.Event()
+
+    def hung(*args, **kwargs):
+        hang.wait(20)
+        raise TransportError("hung", may_have_issued=True)
+
+    settings.CACHES = SETTING
+    monkeypatch.setattr(SharedCache, "get", hung)
+    monkeypatch.setattr(transport, "call", hung)
+    Account.objects.create(appid=APPID, secret="x")
+    try:
+        began = clock.monotonic()
+        assert "config" not in data_of(rendered(request_for()))
+        first = clock.monotonic() - began
+        assert "config" not in data_of(rendered(request_for()))
+        assert first < 1.2
+        assert clock.monotonic() - began - first < 0.2
+    finally:
+        hang.set()
