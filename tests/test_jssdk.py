@@ -19,6 +19,7 @@ from tests.ground.caches import SETTING, SharedCache
 from wechat_token import asign_card, asign_jsapi, clock, get_ticket, sign_card, sign_jsapi
 from wechat_token.contrib.jssdk import algorithms
 from wechat_token.contrib.jssdk.page import url_of
+from wechat_token.diagnosis import doctor
 from wechat_token.exceptions import (
     AccountNotFound,
     KindNotOffered,
@@ -207,6 +208,7 @@ def data_of(html: str):
     return json.loads(re.search(r'id="wechat-jssdk" type="application/json">(.*?)</script>', html)[1])
 
 
+@pytest.mark.urls("wechat_token.urls")
 def test_tag__signs_the_page_it_is_on(account):
     html = rendered(request_for(RAW_URI="/a%2Fb?x=%e4"))
     data = data_of(html)
@@ -285,7 +287,7 @@ def test_sign__errors_show_no_ticket(account, monkeypatch):
     def fail(*args, **kwargs):
         raise RuntimeError("broken")
 
-    monkeypatch.setattr(algorithms.hashlib, "sha1", fail)
+    monkeypatch.setattr(hashlib, "sha1", fail)
     with pytest.raises(RuntimeError) as caught:
         sign_jsapi(URL, APPID)
     frames = []
@@ -333,3 +335,10 @@ def test_tag__a_page_waits_for_a_second_at_most_while_weixin_and_the_cache_hang(
         assert clock.monotonic() - began - first < 0.2
     finally:
         hang.set()
+
+
+def test_doctor__signs_wechats_example(account, monkeypatch):
+    """On a host whose OpenSSL forbids SHA-1 where it would matter, too."""
+    assert [finding.level for finding in doctor.examine_signatures()] == [doctor.Level.OK]
+    monkeypatch.setattr(doctor, "sign_page", lambda *args: "another")
+    assert [finding.level for finding in doctor.examine_signatures()] == [doctor.Level.PROBLEM]

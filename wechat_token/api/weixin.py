@@ -77,7 +77,7 @@ def stable_token(request: HttpRequest) -> HttpResponse:
 @sensitive_variables()
 def getticket(request: HttpRequest) -> HttpResponse:
     """``GET cgi-bin/ticket/getticket``, opened by a living access_token: its holder could ask WeChat with it (W17)."""
-    if get_settings().wechat_dialect != "on":
+    if get_settings().wechat_dialect == "off":
         raise Refusal(SWITCHED_OFF)
     kind = TICKET_TYPES.get(request.GET.get("type", ""))
     appid = token_holder(request, Secret(request.GET.get("access_token", "")))

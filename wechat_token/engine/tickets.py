@@ -8,6 +8,7 @@ from typing import Final
 from asgiref.sync import sync_to_async
 
 from .. import clock, process
+from ..conf import get_settings
 from ..exceptions import ErrorClass, TokenUnavailable
 from ..models import Account
 from ..redaction import Secret
