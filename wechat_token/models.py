@@ -105,9 +105,8 @@ class Account(models.Model):
         _("JS domains"), blank=True,
         help_text=_(
             "For pages that ask without a key: hosts such as shop.example.com, one a line, exactly. Enter the same at "
-            "WeChat: mp.weixin.qq.com → Settings → Official Account settings → Function settings → JS API security "
-            "domains (公众号设置 → 功能设置 → JS接口安全域名). Empty: only Django's own pages and client keys get "
-            "signatures."
+            "WeChat: mp.weixin.qq.com → 设置与开发 → 公众号设置 → 功能设置 → JS接口安全域名. Empty: only Django's "
+            "own pages and client keys get signatures."
         ),
     )  # fmt: skip
     # Another number whenever the credentials change. A token made for another edition is due, whether or not the

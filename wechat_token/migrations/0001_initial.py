@@ -87,7 +87,7 @@ class Migration(migrations.Migration):
                 ('is_active', models.BooleanField(default=True, verbose_name='active')),
                 ('is_default', models.BooleanField(default=False, help_text='Used where code asks for a token without naming an account.', verbose_name='default')),
                 ('daily_limit', models.PositiveIntegerField(blank=True, help_text='What WeChat allows this account. Empty: 2000. A test account (测试号) has 200.', null=True, verbose_name='classic calls a day')),
-                ('js_domains', models.TextField(blank=True, help_text="For pages that ask without a key: hosts such as shop.example.com, one a line, exactly. Enter the same at WeChat: mp.weixin.qq.com → Settings → Official Account settings → Function settings → JS API security domains (公众号设置 → 功能设置 → JS接口安全域名). Empty: only Django's own pages and client keys get signatures.", verbose_name='JS domains')),
+                ('js_domains', models.TextField(blank=True, help_text="For pages that ask without a key: hosts such as shop.example.com, one a line, exactly. Enter the same at WeChat: mp.weixin.qq.com → 设置与开发 → 公众号设置 → 功能设置 → JS接口安全域名. Empty: only Django's own pages and client keys get signatures.", verbose_name='JS domains')),
                 ('edition', models.PositiveBigIntegerField(default=0, editable=False)),
                 ('created_at', models.DateTimeField(auto_now_add=True, verbose_name='created')),
                 ('updated_at', models.DateTimeField(auto_now=True, verbose_name='changed')),
