@@ -208,6 +208,15 @@ def test_attack__other_methods(listed):
         assert getattr(Client(), method)(f"/wechat/public/jssdk/{APPID}?url={URL}").status_code == 405
 
 
+def test_public__works_where_everything_else_needs_a_login_and_a_transaction(listed, settings):
+    settings.MIDDLEWARE = [
+        "django.contrib.sessions.middleware.SessionMiddleware",
+        "django.contrib.auth.middleware.AuthenticationMiddleware",
+        "django.contrib.auth.middleware.LoginRequiredMiddleware",
+    ]
+    assert ask().status_code == 200
+
+
 # -- secrecy
 
 
