@@ -17,7 +17,6 @@ from django.urls import include, path
 from tests.conftest import APPID
 from tests.ground.caches import SETTING, SharedCache
 from wechat_token import asign_card, asign_jsapi, clock, get_ticket, sign_card, sign_jsapi
-from wechat_token.contrib.jssdk import algorithms
 from wechat_token.contrib.jssdk.page import url_of
 from wechat_token.diagnosis import doctor
 from wechat_token.exceptions import (
@@ -28,7 +27,7 @@ from wechat_token.exceptions import (
     URLNotSignable,
 )
 from wechat_token.models import Account
-from wechat_token.platforms import transport
+from wechat_token.platforms import signatures, transport
 from wechat_token.redaction import Secret
 
 TICKET = "sM4AOVdWfPE4DxkXGEs8VMCPGGVi4C3VM0P37wVUCFvkVAy_90u5h9nbSlYy3-Sl-HhTdfl2fzFy1AOcHKP7qg"
@@ -54,12 +53,12 @@ def by_hand(ticket: str, url: str, config) -> str:
     ],
 )
 def test_sign_page__published_vectors(url, signature):
-    assert algorithms.page_url(url) == url
-    assert algorithms.sign_page(Secret(TICKET), url, "Wm3WZYTPz0wzccnW", 1414587457) == signature
+    assert signatures.page_url(url) == url
+    assert signatures.sign_page(Secret(TICKET), url, "Wm3WZYTPz0wzccnW", 1414587457) == signature
 
 
 def test_sign_values__published_card():
-    signature = algorithms.sign_values(
+    signature = signatures.sign_values(
         Secret("ojZ8YtyVyr30HheH3CM73y7h4jJE"), "1404896688", "pjZ8Yt1XGILfi-FUsewpnnolGgZk", "1434008071", "", "123"
     )
     assert signature == "f137ab68b7f8112d20ee528ab6074564e2796250"
@@ -87,7 +86,7 @@ def test_sign_values__published_card():
     ],
 )  # fmt: skip
 def test_page_url__is_cut_and_otherwise_as_it_is(url, signed):
-    assert algorithms.page_url(url) == signed
+    assert signatures.page_url(url) == signed
 
 
 @pytest.mark.parametrize(
@@ -101,7 +100,7 @@ def test_page_url__is_cut_and_otherwise_as_it_is(url, signed):
 )  # fmt: skip
 def test_page_url__what_no_page_has_is_refused(url):
     with pytest.raises(URLNotSignable):
-        algorithms.page_url(url)
+        signatures.page_url(url)
     with pytest.raises(ValueError):
         sign_jsapi(url, APPID)
 
@@ -290,10 +289,10 @@ def test_sign__errors_show_no_ticket(account, monkeypatch):
     monkeypatch.setattr(hashlib, "sha1", fail)
     with pytest.raises(RuntimeError) as caught:
         sign_jsapi(URL, APPID)
-    frames = []
-    trace = caught.value.__traceback__
+    frames, trace = [], caught.value.__traceback__
     while trace is not None:
-        if "jssdk" in trace.tb_frame.f_code.co_filename and "tests" not in trace.tb_frame.f_code.co_filename:
+        file = trace.tb_frame.f_code.co_filename
+        if "/wechat_token/" in file:
             frames.append(repr(trace.tb_frame.f_locals))
         trace = trace.tb_next
     assert len(frames) >= 3

@@ -13,11 +13,11 @@ from django.urls import include, path
 
 from tests.conftest import APPID
 from wechat_token import get_access_token, get_ticket
-from wechat_token.contrib.jssdk.algorithms import host_of, host_of_origin
 from wechat_token.engine import js_hosts
 from wechat_token.forms import AccountForm
 from wechat_token.models import Account
 from wechat_token.platforms.js_domains import normalised, parse
+from wechat_token.platforms.signatures import host_of, host_of_origin
 
 urlpatterns = [path("wechat/", include("wechat_token.urls")), path("wechat/", include("wechat_token.public_urls"))]
 pytestmark = pytest.mark.urls(__name__)

@@ -15,8 +15,7 @@ from django.utils.cache import patch_vary_headers
 from .. import clock, process
 from ..client_keys.networks import client_address, neighbourhood
 from ..conf import get_settings
-from ..contrib.jssdk.algorithms import host_of, host_of_origin, page_url
-from ..contrib.jssdk.signing import JSAPI, sign_for
+from ..contrib.jssdk.signing import JSAPI, host_of, host_of_origin, page_url, sign_for
 from ..engine import js_hosts
 from ..exceptions import AccountError
 from ..throttle import Throttle

@@ -13,8 +13,7 @@ from .. import clock, process, security
 from ..client_keys import reads
 from ..client_keys.keyring import Grant
 from ..conf import get_settings
-from ..contrib.jssdk.algorithms import page_url
-from ..contrib.jssdk.signing import JSAPI, JSAPIConfig, sign_for
+from ..contrib.jssdk.signing import JSAPI, JSAPIConfig, page_url, sign_for
 from ..engine import Entry, current_entry
 from ..engine import complain as complain_about
 from ..exceptions import AccountError, AccountNotFound, RefreshRateLimited

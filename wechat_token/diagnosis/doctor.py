@@ -26,12 +26,12 @@ from django.utils.translation import gettext_lazy, ngettext
 from .. import beat, checks, clock, conf, encryption
 from ..client_keys import usage
 from ..conf import get_settings
-from ..contrib.jssdk.algorithms import sign_page
 from ..engine import TOLERATED_SKEW, look_remote, renew_fingerprint_key, schedule
 from ..engine import alias as database_alias
 from ..exceptions import EncryptionKeyError, TokenUnavailable, UpstreamError, WeChatTokenError
 from ..models import ACCESS_TOKEN, Account, KeyUsage, Site, Token
 from ..platforms import transport
+from ..platforms.signatures import sign_page
 from ..redaction import Secret
 from . import facts, odd_rows, overview, problems, rotation, states
 from .evidence import Facts

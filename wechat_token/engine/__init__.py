@@ -49,7 +49,7 @@ from .serving import (
 )
 from .site import fingerprint, identity, renew_fingerprint_key
 from .site import settle as settle_site
-from .tickets import aget_ticket, arefresh_ticket, entry_within, get_ticket, refresh_ticket
+from .tickets import aget_ticket, arefresh_ticket, entry_or_why, get_ticket, refresh_ticket, tell_rarely
 
 __all__ = [
     "TOLERATED_SKEW",
@@ -76,7 +76,7 @@ __all__ = [
     "connect",
     "current_entry",
     "drain",
-    "entry_within",
+    "entry_or_why",
     "find_token",
     "fingerprint",
     "forget",
@@ -110,5 +110,6 @@ __all__ = [
     "settle",
     "settle_site",
     "sign_of_life",
+    "tell_rarely",
     "write",
 ]

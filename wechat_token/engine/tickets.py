@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from functools import partial
 from typing import Final
 
@@ -9,7 +10,7 @@ from asgiref.sync import sync_to_async
 
 from .. import clock, process
 from ..conf import get_settings
-from ..exceptions import ErrorClass, TokenUnavailable
+from ..exceptions import ErrorClass, TokenUnavailable, WeChatTokenError
 from ..models import Account
 from ..redaction import Secret
 from . import accounts, ground, served
@@ -25,7 +26,8 @@ RESTS_KEPT: Final = 1000
 SHORT: Final = {"jsapi": JSAPI_TICKET, "wx_card": "wx_card_ticket"}
 
 _rests: dict[Key, float]  # until when (monotonic) nobody waits, after somebody did in vain
-process.keep(globals(), _rests=dict)
+_told_until: dict[str, float]  # likewise, by subject
+process.keep(globals(), _rests=dict, _told_until=dict)
 
 
 def get_ticket(account: AccountRef = None, kind: str = JSAPI_TICKET) -> str:
@@ -56,6 +58,26 @@ def refresh_ticket(
     stale = Secret(stale_ticket)
     del stale_ticket  # error reports show the locals of every frame an error passes (S2)
     return complain(_key(account, kind), stale, client=client).value
+
+
+def entry_or_why(account: AccountRef, kind: str, seconds: float) -> Entry | str:
+    """:func:`entry_within`, or why there is none, in words that may be logged."""
+    try:
+        return entry_within(account, kind, seconds)
+    except WeChatTokenError as exc:
+        return str(exc)
+    except Exception as exc:  # its text may hold anything (S2)
+        return type(exc).__name__
+
+
+def tell_rarely(logger: logging.Logger, subject: str, text: str, *args: object) -> None:
+    """A warning, once a minute for each subject, however often there is cause."""
+    now = clock.monotonic()
+    if now >= _told_until.get(subject, 0.0):
+        if len(_told_until) >= RESTS_KEPT:
+            _told_until.clear()
+        _told_until[subject] = now + 60.0
+        logger.warning(text, *args)
 
 
 def entry_within(account: AccountRef, kind: str, seconds: float) -> Entry:

@@ -11,8 +11,7 @@ from django.templatetags.static import static
 from django.utils.html import format_html, json_script
 from django.utils.safestring import SafeString
 
-from ..conf import get_settings
-from ..contrib.jssdk.page import page_data
+from ..contrib.jssdk.page import page_data, weixins_script
 
 register = template.Library()
 
@@ -37,7 +36,7 @@ def wechat_jssdk(
     attribute = format_html(' nonce="{}"', nonce) if nonce else ""
     return format_html(
         '{}<script src="{}"{}></script><script src="{}"{}></script>',
-        json_script(data, "wechat-jssdk"), get_settings().jssdk_url, attribute,
+        json_script(data, "wechat-jssdk"), weixins_script(), attribute,
         static("wechat_token/jssdk.js"), attribute,
     )  # fmt: skip
 

@@ -12,20 +12,18 @@ from django.core.exceptions import SuspiciousOperation
 from django.http import HttpRequest
 from django.urls import NoReverseMatch, reverse
 
-from ... import clock, process
-from ...engine import AccountRef, entry_within
-from ...exceptions import WeChatTokenError
-from ...redaction import Secret
-from . import algorithms
-from .signing import JSAPI, JSAPIConfig, config
+from ...conf import get_settings
+from ...engine import AccountRef, entry_or_why, tell_rarely
+from .signing import JSAPI, JSAPIConfig, config, page_url
 
 logger = logging.getLogger("wechat_token")
 
-SAID_KEPT: Final = 1000
 SECONDS: Final = 0.9  # how long a page may wait for a ticket; with all else it is to be below a second
 
-_said_until: dict[str, float]  # (monotonic) by account: why its pages have no signature
-process.keep(globals(), _said_until=dict)
+
+def weixins_script() -> str:
+    """Where WeChat's own script is loaded from."""
+    return get_settings().jssdk_url
 
 
 def page_data(
@@ -71,25 +69,14 @@ def _as_sent(request: HttpRequest) -> str:
 def _signed(request: HttpRequest, account: AccountRef) -> tuple[JSAPIConfig | None, str]:
     url = ""
     try:
-        url = algorithms.page_url(url_of(request))
-        entry = entry_within(account, JSAPI, SECONDS)
-        return config(entry.ref, Secret(entry.value), url), url
-    except (WeChatTokenError, SuspiciousOperation) as exc:  # no ticket; a Host header that Django refuses
-        why = str(exc) if isinstance(exc, WeChatTokenError) else type(exc).__name__
-    except Exception as exc:  # a page never fails for its share button
-        why = type(exc).__name__  # its text may hold anything (S2)
-    _say(_ref(account), why)
+        url = page_url(url_of(request))
+        found = entry_or_why(account, JSAPI, SECONDS)
+    except (ValueError, SuspiciousOperation) as exc:  # a Host header that Django refuses; a path no browser writes
+        found = type(exc).__name__
+    if not isinstance(found, str):
+        return config(found.ref, found, url), url
+    tell_rarely(logger, f"page {_ref(account)}", "A page is rendered without its signature for WeChat: %s", found)
     return None, url
-
-
-def _say(ref: str, why: str) -> None:
-    """Once a minute, however many pages there are."""
-    now = clock.monotonic()
-    if now >= _said_until.get(ref, 0.0):
-        if len(_said_until) >= SAID_KEPT:
-            _said_until.clear()
-        _said_until[ref] = now + 60.0
-        logger.warning("A page is rendered without its signature for WeChat: %s", why)
 
 
 def _ref(account: AccountRef) -> str:

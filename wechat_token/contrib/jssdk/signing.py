@@ -6,9 +6,8 @@ import secrets
 from typing import Final, TypedDict
 
 from ... import clock
-from ...engine import AccountRef, Key, acurrent_entry, aresolve, current_entry, resolve
-from ...redaction import Secret
-from . import algorithms
+from ...engine import AccountRef, Entry, Key, acurrent_entry, aresolve, current_entry, resolve
+from ...platforms.signatures import host_of, host_of_origin, page_url, sign_page, sign_values
 
 JSAPI: Final = "jsapi_ticket"
 CARD: Final = "wx_card_ticket"
@@ -42,25 +41,25 @@ def sign_jsapi(url: str, account: AccountRef = None) -> JSAPIConfig:
     Sign anew for every page: a signature kept is one for another URL sooner or later. Raises as
     :func:`wechat_token.get_ticket` does, and ``URLNotSignable`` for what is no address of a page.
     """
-    return sign_for(resolve(account, JSAPI), algorithms.page_url(url))
+    return sign_for(resolve(account, JSAPI), page_url(url))
 
 
 async def asign_jsapi(url: str, account: AccountRef = None) -> JSAPIConfig:
     """:func:`sign_jsapi` for async code."""
-    url = algorithms.page_url(url)
+    url = page_url(url)
     key = await aresolve(account, JSAPI)
-    return config(key[0], Secret((await acurrent_entry(key)).value), url)
+    return config(key[0], await acurrent_entry(key), url)
 
 
 def sign_for(key: Key, url: str, *, over_http: bool = False) -> JSAPIConfig:
     """:func:`sign_jsapi` with its parameters resolved; ``over_http``: by a thread of the web server (R33)."""
-    return config(key[0], Secret(current_entry(key, over_http=over_http).value), url)
+    return config(key[0], current_entry(key, over_http=over_http), url)
 
 
-def config(ref: str, ticket: Secret, url: str) -> JSAPIConfig:
+def config(ref: str, ticket: Entry, url: str) -> JSAPIConfig:
     """Signed with ``ticket`` now. The ref of an account that has JSAPI tickets is its AppID."""
     nonce, timestamp = secrets.token_urlsafe(NONCE_BYTES), int(clock.now().timestamp())
-    signature = algorithms.sign_page(ticket, url, nonce, timestamp)
+    signature = sign_page(ticket.secret, url, nonce, timestamp)
     return {"appId": ref, "timestamp": timestamp, "nonceStr": nonce, "signature": signature}
 
 
@@ -73,7 +72,7 @@ def sign_card(
     ``""`` and not signed. Raises as :func:`wechat_token.get_ticket` does, and ``ValueError`` without ``card_id``.
     """
     key = resolve(account, CARD)
-    return _card(Secret(current_entry(key).value), card_id, code or "", openid or "")
+    return _card(current_entry(key), card_id, code or "", openid or "")
 
 
 async def asign_card(
@@ -81,12 +80,24 @@ async def asign_card(
 ) -> CardExt:  # fmt: skip
     """:func:`sign_card` for async code."""
     key = await aresolve(account, CARD)
-    return _card(Secret((await acurrent_entry(key)).value), card_id, code or "", openid or "")
+    return _card(await acurrent_entry(key), card_id, code or "", openid or "")
 
 
-def _card(ticket: Secret, card_id: str, code: str, openid: str) -> CardExt:
+def _card(ticket: Entry, card_id: str, code: str, openid: str) -> CardExt:
     if not card_id:
         raise ValueError("card_id is empty")
     nonce, timestamp = secrets.token_urlsafe(NONCE_BYTES), str(int(clock.now().timestamp()))
-    signature = algorithms.sign_values(ticket, timestamp, card_id, code, openid, nonce)
+    signature = sign_values(ticket.secret, timestamp, card_id, code, openid, nonce)
     return {"code": code, "openid": openid, "timestamp": timestamp, "nonce_str": nonce, "signature": signature}
+
+
+__all__ = [
+    "asign_card",
+    "asign_jsapi",
+    "host_of",
+    "host_of_origin",
+    "page_url",
+    "sign_card",
+    "sign_for",
+    "sign_jsapi",
+]

@@ -1,4 +1,4 @@
-"""WeChat's two signatures, as pure functions of what goes into them (docs/design.md W21, W22)."""
+"""WeChat's two signatures (docs/design.md W21, W22), pure functions of what goes into them, and which URLs can be."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from typing import Final
 
 from django.utils.translation import gettext as _
 
-from ...exceptions import URLNotSignable
-from ...redaction import Secret
+from ..exceptions import URLNotSignable
+from ..redaction import Secret
 
 LONGEST_URL: Final = 8192  # characters; no browser in WeChat has been seen to open a longer one
 
