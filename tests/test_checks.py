@@ -15,7 +15,8 @@ from django.core.checks import Error, Warning
 from django.db import connection
 from django_celery_beat.models import PeriodicTask
 
-from wechat_token import checks, conf, plaintext, process
+from wechat_token import checks, conf, process
+from wechat_token.encryption import plaintext
 from wechat_token.engine import identity
 from wechat_token.exceptions import ConfigurationError
 from wechat_token.models import Site

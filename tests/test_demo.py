@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import os
 import re
@@ -122,6 +123,14 @@ def assert_nothing_left(folder: Path) -> None:
 
 
 @pytest.mark.proof
+def is_signed(page: str, ticket: str) -> bool:
+    """Whether the page hands wx.config a valid signature of its own address."""
+    data = json.loads(re.search(r'type="application/json">(.*?)</script>', page)[1])  # type: ignore[index]
+    given = data["config"]
+    text = f"jsapi_ticket={ticket}&noncestr={given['nonceStr']}&timestamp={given['timestamp']}&url={data['url']}"
+    return bool(given["signature"] == hashlib.sha1(text.encode()).hexdigest())
+
+
 def test_demo__renews_serves_and_leaves_nothing(tmp_path: Path) -> None:
     with demo(tmp_path, "--port", "0", "--seconds", "13", "--life", "10") as run:
         run.wait_for("Every refresh")
@@ -132,6 +141,8 @@ def test_demo__renews_serves_and_leaves_nothing(tmp_path: Path) -> None:
         served = json.loads(fetch(url, key))
         in_wechats_shape = json.loads(fetch(run.wait_for(r'curl -s "(\S+)"')[1]))
         accepted = json.loads(fetch(f"{fake}/_sandbox/is_valid", body={"token": served["access_token"]}))
+        page = fetch(run.wait_for(r"(http://\S+/page/\S+)")[1])
+        ticket = json.loads(fetch(url.replace("access_token", "jsapi_ticket"), key))["ticket"]
         style = re.search(r'href="(/static/\S+\.css)"', fetch(f"{site}/admin/login/"))
         assert style is not None
         assert fetch(site + style[1])
@@ -141,6 +152,8 @@ def test_demo__renews_serves_and_leaves_nothing(tmp_path: Path) -> None:
     assert accepted == {"result": True}
     assert in_wechats_shape["access_token"] == served["access_token"]
     assert served["access_token"] not in run.text
+    assert is_signed(page, ticket)
+    assert ticket not in page + run.text
     assert len(re.findall(r"first token, version 1", run.text)) == 2
     assert re.search(r"stable +renewed after \d+ s, version \d+", run.text)
     assert re.search(r"classic +renewed after \d+ s, version \d+", run.text)

@@ -47,6 +47,7 @@ def test_examine__healthy_site(account, time, settings, monkeypatch):
         Finding(OK, "database", f"“default” ({connection.vendor}) answers and is migrated."),
         Finding(OK, "cache", "“default” is not shared: every process asks the database for each token once a second."),
         Finding(OK, "WeChat", "https://api.weixin.qq.com answers."),
+        Finding(OK, "signatures", "WeChat's published example of a JS-SDK signature comes out."),
         Finding(OK, "encryption", "2 stored secrets are readable."),
         Finding(OK, "beat", "Beat last ran the tick 10 s ago."),
         Finding(OK, "worker", "No token has waited for its renewal for more than 1 min."),
@@ -130,7 +131,7 @@ def test_examine_database__down(db, monkeypatch, weixin):
         )
         in findings
     )
-    assert {finding.subject for finding in findings} == {"settings", "database", "cache", "WeChat"}
+    assert {finding.subject for finding in findings} == {"settings", "database", "cache", "WeChat", "signatures"}
 
 
 def test_examine_database__migration_missing(db):
@@ -221,7 +222,7 @@ def test_examine__remote_mode_looks_at_the_token_server_only(settings, monkeypat
     monkeypatch.setattr("wechat_token.diagnosis.doctor.look_remote", lambda key, known: entry)
     *_others, last = doctor.examine()
     assert last == Finding(OK, "token server", f"A token of {APPID} can be had, good for 1 h.")
-    assert {finding.subject for finding in _others} == {"settings", "cache"}
+    assert {finding.subject for finding in _others} == {"settings", "cache", "signatures"}
 
 
 def test_examine_remote__server_is_down(settings, monkeypatch):

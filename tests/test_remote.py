@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 import threading
@@ -11,8 +12,20 @@ from typing import Any
 import pytest
 import requests
 import responses
+from asgiref.sync import async_to_sync
 
-from wechat_token import WeChatSession, get_access_token, process, refresh_access_token
+from wechat_token import (
+    WeChatSession,
+    aget_ticket,
+    arefresh_ticket,
+    get_access_token,
+    get_ticket,
+    process,
+    refresh_access_token,
+    refresh_ticket,
+    sign_card,
+    sign_jsapi,
+)
 from wechat_token.conf import get_settings
 from wechat_token.engine import Reason, clear_memory, drain, refresh_now
 from wechat_token.exceptions import (
@@ -478,3 +491,66 @@ def test_remote__reads_and_complains_at_the_real_service(settings: Any) -> None:
         process.forget()
         with pytest.raises(CentreUnavailable, match="refuses REMOTE_KEY"):
             get_access_token(APPID)
+
+
+# -- tickets, and signatures made here -------------------------------------------------------------------------
+
+TICKET = f"{CENTRE}/accounts/{APPID}/jsapi_ticket"
+CARD_TICKET = f"{CENTRE}/accounts/{APPID}/wx_card_ticket"
+
+
+def ticket_answer(ticket: str = OLD, **more: Any) -> dict[str, Any]:
+    return {"ticket": ticket, "expires_in": 7200, "expires_at": "2026-03-02T06:00:00Z", **more}
+
+
+def test_ticket__is_read_from_the_centre_and_pages_are_signed_here(
+    time: Time, centre: responses.RequestsMock
+) -> None:  # fmt: skip
+    centre.get(TICKET, json=ticket_answer())
+    assert get_ticket(APPID) == OLD
+    url = "https://shop.example.com/sale"
+    config = sign_jsapi(f"{url}#top", APPID)
+    text = f"jsapi_ticket={OLD}&noncestr={config['nonceStr']}&timestamp={config['timestamp']}&url={url}"
+    assert config["signature"] == hashlib.sha1(text.encode()).hexdigest()
+    assert config["appId"] == APPID
+    assert len(centre.calls) == 1
+
+
+def test_ticket__of_cards_and_of_the_account_in_the_settings(
+    time: Time, centre: responses.RequestsMock, settings: Any
+) -> None:
+    settings.WECHAT_TOKEN = {**settings.WECHAT_TOKEN, "REMOTE_APPID": APPID}
+    centre.get(CARD_TICKET, json=ticket_answer(NEW))
+    assert get_ticket(kind="wx_card") == NEW
+    assert sign_card("p1")["signature"]
+
+
+def test_ticket__complaint_is_passed_on(time: Time, centre: responses.RequestsMock) -> None:
+    centre.post(f"{TICKET}/refresh", json=ticket_answer(NEW, refreshed=True))
+    assert refresh_ticket(APPID, stale_ticket=OLD) == NEW
+    assert json.loads(centre.calls[0].request.body or b"") == {"stale_ticket": OLD}
+    assert get_ticket(APPID) == NEW
+
+
+def test_ticket__a_key_for_less_is_told_where_to_widen_it(time: Time, centre: responses.RequestsMock) -> None:
+    centre.get(TICKET, status=403, json=refusal("not_for_this_key"))
+    with pytest.raises(CentreUnavailable, match="Widen it on the token server") as caught:
+        sign_jsapi("https://shop.example.com/", APPID)
+    assert caught.value.error_class is ErrorClass.HUMAN
+
+
+def test_ticket__a_token_in_its_place_is_no_ticket(time: Time, centre: responses.RequestsMock) -> None:
+    centre.get(TICKET, json=answer())
+    with pytest.raises(CentreUnavailable):
+        get_ticket(APPID)
+
+
+def test_ticket__in_a_loop(time: Time, centre: responses.RequestsMock) -> None:
+    centre.get(TICKET, json=ticket_answer())
+    centre.post(f"{TICKET}/refresh", json=ticket_answer(NEW, refreshed=True))
+
+    async def both() -> tuple[str, str]:
+        ticket = await aget_ticket(APPID)
+        return ticket, await arefresh_ticket(APPID, stale_ticket=ticket)
+
+    assert async_to_sync(both)() == (OLD, NEW)

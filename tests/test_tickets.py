@@ -9,7 +9,7 @@ from tests.conftest import APPID, SECRET, START, renew
 from wechat_token import aget_ticket, arefresh_ticket, get_access_token, get_ticket, refresh_ticket, signals
 from wechat_token.engine import drain, rows
 from wechat_token.engine.schedule import Reason, seconds
-from wechat_token.exceptions import AccountNotFound, ConfigurationError, KindNotOffered, TokenUnavailable
+from wechat_token.exceptions import AccountNotFound, KindNotOffered, TokenUnavailable
 from wechat_token.models import Account, RefreshLog, Token
 from wechat_token.sandbox import FakeWeChat, Fault
 from wechat_token.sandbox.testing import fake_wechat
@@ -262,12 +262,6 @@ def test_lazy__tokens_are_not_noted(account, weixin, time):
     time.pass_(2 * 3600)
     get_access_token(APPID)
     assert Token.objects.get().asked_at is None
-
-
-def test_get_ticket__not_in_remote_mode_yet(settings):
-    settings.WECHAT_TOKEN = {"REMOTE_URL": "https://tokens.example", "REMOTE_KEY": "k"}
-    with pytest.raises(ConfigurationError, match="does not hand out tickets"):
-        get_ticket(APPID)
 
 
 def test_lazy__asleep_after_a_day_and_woken_by_the_next_request(account, weixin, time):

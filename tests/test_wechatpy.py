@@ -10,6 +10,7 @@ pytest.importorskip("wechatpy", reason="wechatpy is not installed")
 
 from wechatpy.exceptions import WeChatClientException
 
+from wechat_token import get_ticket
 from wechat_token.contrib.wechatpy import WeChatTokenClient
 from wechat_token.exceptions import AccountNotFound, HostNotAllowed, TransportError
 from wechat_token.models import Account
@@ -145,3 +146,9 @@ def test_secrecy__errors_and_logs_show_no_token(
     assert SECRET not in shown
     if isinstance(caught.value, WeChatClientException):
         assert "access_token" not in caught.value.request.url + caught.value.response.url
+
+
+def test_jsapi__tickets_are_those_from_here(client: WeChatTokenClient, weixin: FakeWeChat) -> None:
+    assert client.jsapi.get_jsapi_ticket() == client.jsapi.get_ticket()["ticket"] == get_ticket(APPID)
+    assert client.jsapi.get_jsapi_card_ticket() == client.jsapi.get_ticket("wx_card")["ticket"]
+    assert weixin.calls_to(APPID, "ticket") == 2

@@ -16,13 +16,18 @@ __all__ = [
     "aget_ticket",
     "arefresh_access_token",
     "arefresh_ticket",
+    "asign_card",
+    "asign_jsapi",
     "get_access_token",
     "get_ticket",
     "refresh_access_token",
     "refresh_ticket",
+    "sign_card",
+    "sign_jsapi",
 ]
 
 if TYPE_CHECKING:
+    from .contrib.jssdk.signing import asign_card, asign_jsapi, sign_card, sign_jsapi
     from .engine import (
         aget_access_token,
         aget_ticket,
@@ -35,12 +40,17 @@ if TYPE_CHECKING:
     )
     from .session import WeChatSession
 
+_ELSEWHERE = {
+    "WeChatSession": ".session",
+    **dict.fromkeys(("asign_card", "asign_jsapi", "sign_card", "sign_jsapi"), ".contrib.jssdk.signing"),
+}
+
 
 def __getattr__(name: str) -> Any:
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from importlib import import_module
 
-    value = getattr(import_module(".session" if name == "WeChatSession" else ".engine", __name__), name)
+    value = getattr(import_module(_ELSEWHERE.get(name, ".engine"), __name__), name)
     globals()[name] = value  # the next access skips this function
     return value

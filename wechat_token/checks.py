@@ -22,7 +22,8 @@ from django.core.exceptions import ValidationError
 from django.core.validators import validate_email
 from django.db import connections
 
-from . import beat, conf, encryption, plaintext, text_cache
+from . import beat, conf, encryption, text_cache
+from .encryption import plaintext
 from .engine import alias as database_alias
 from .engine import identity
 from .exceptions import ConfigurationError

@@ -71,7 +71,10 @@ class Settings:
     failures_per_minute: int = 10  # wrong client keys from one address before it is told 429
     complaints_per_minute: int = 60  # of one client key, in each process
     wechat_dialect: Literal["on", "stable", "off"] = "on"  # stable: without the call that has a key in its URL
+    signatures_per_minute: int = 3000  # for browsers without a key, of one address (carriers have few) and process
     usage_seconds: float = 60.0  # how often a process writes down what client keys asked for
+    # -- pages inside WeChat
+    jssdk_url: str = "https://res.wx.qq.com/open/js/jweixin-1.6.0.js"  # where {% wechat_jssdk %} loads WeChat's script
     # -- the batch
     beat_interval: int = 5  # first value of the periodic task; later edits in the admin win
     batch_size: int = 1000

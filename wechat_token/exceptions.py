@@ -55,6 +55,10 @@ class KindNotOffered(AccountError):
     code = "kind_not_offered"
 
 
+class URLNotSignable(WeChatTokenError, ValueError):
+    """No page in WeChat can have this address, so a signature for it is worth nothing."""
+
+
 class TokenUnavailable(WeChatTokenError):
     """There is no usable token now (R5).
 

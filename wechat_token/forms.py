@@ -53,9 +53,10 @@ class AccountForm(_AccountForm):
 
     class Meta:
         model = Account
-        fields = ("appid", "secret", "name", "endpoint", "is_active", "is_default", "daily_limit")
+        fields = ("appid", "secret", "name", "endpoint", "is_active", "is_default", "js_domains", "daily_limit")
         widgets = {  # noqa: RUF012  Django reads it once, as a declaration
             "appid": forms.TextInput(attrs={"class": "vTextField", "autocomplete": "off", "spellcheck": "false"}),
+            "js_domains": forms.Textarea(attrs={"class": "vLargeTextField", "rows": 3, "spellcheck": "false"}),
         }
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -121,10 +122,18 @@ class ClientKeyForm(_ClientKeyForm):
 
     class Meta:
         model = ClientKey
-        fields = ("name", "all_accounts", "accounts", "may_refresh", "networks", "expires_at")
+        fields = ("name", "all_accounts", "accounts", "may_read", "may_refresh", "networks", "expires_at")
         widgets = {  # noqa: RUF012  Django reads it once, as a declaration
             "networks": forms.Textarea(attrs={"class": "vLargeTextField", "rows": 3, "spellcheck": "false"}),
         }
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        if "may_read" in self.fields:
+            self.fields["may_read"].required = False  # left out: as it is
+
+    def clean_may_read(self) -> str:
+        return self.cleaned_data["may_read"] or self.instance.may_read
 
     def clean_all_accounts(self) -> bool:
         chosen: bool = self.cleaned_data["all_accounts"]
@@ -137,7 +146,8 @@ class ClientKeyForm(_ClientKeyForm):
         if self.errors:
             return cleaned
         self.former = Scope.of(self.instance) if self.instance.pk is not None else None
-        given = {name: self.cleaned_data[name] for name in ("all_accounts", "may_refresh", "networks", "expires_at")}
+        names = ("all_accounts", "may_read", "may_refresh", "networks", "expires_at")
+        given = {name: self.cleaned_data[name] for name in names}
         scope = Scope.of(ClientKey(**given), self.cleaned_data["accounts"])
         if not self.may_grant and (self.former is None or scope.widens(self.former)):
             raise ValidationError(

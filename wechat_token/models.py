@@ -18,6 +18,7 @@ from .encryption import EncryptedTextField, StoredSecret
 from .exceptions import EncryptionKeyError, ErrorClass
 from .platforms import ACCESS_TOKEN as ACCESS_TOKEN
 from .platforms import OFFICIAL_ACCOUNT, platform
+from .platforms.js_domains import normalised
 from .querysets import (
     AccountQuerySet,
     ClientKeyQuerySet,
@@ -100,6 +101,14 @@ class Account(models.Model):
         _("classic calls a day"), null=True, blank=True,
         help_text=_("What WeChat allows this account. Empty: 2000. A test account (测试号) has 200."),
     )  # fmt: skip
+    js_domains = models.TextField(
+        _("JS domains"), blank=True,
+        help_text=_(
+            "For pages that ask without a key: hosts such as shop.example.com, one a line, exactly. Enter the same at "
+            "WeChat: mp.weixin.qq.com → 设置与开发 → 公众号设置 → 功能设置 → JS接口安全域名. Empty: only Django's "
+            "own pages and client keys get signatures."
+        ),
+    )  # fmt: skip
     # Another number whenever the credentials change. A token made for another edition is due, whether or not the
     # process that edited the account lived to say so.
     edition = models.PositiveBigIntegerField(default=0, editable=False)
@@ -171,6 +180,11 @@ class Account(models.Model):
     def clean_fields(self, exclude: Any = None) -> None:
         self.appid = self.appid.strip()
         super().clean_fields(exclude=exclude)
+        if "js_domains" not in (exclude or ()):
+            try:
+                self.js_domains = normalised(self.js_domains)
+            except ValidationError as error:
+                raise ValidationError({"js_domains": error}) from None
 
     def validate_unique(self, exclude: Collection[str] | None = None) -> None:
         """As in Django; two accounts may share an AppID, but not the ref."""
@@ -208,6 +222,11 @@ class Token(models.Model):
     edition = models.PositiveBigIntegerField(default=0)
     issued_at = models.DateTimeField(_("issued"), null=True, blank=True)
     expires_at = models.DateTimeField(_("expires"), null=True, blank=True)
+    # Whose token is this (:mod:`wechat_token.engine.fingerprints`): of the current one, and of the former one until
+    # it is surely dead.
+    fingerprint = models.CharField(max_length=64, blank=True, db_index=True)
+    former_fingerprint = models.CharField(max_length=64, blank=True, db_index=True)
+    former_until = models.DateTimeField(null=True, blank=True)
     # The version that WeChat was seen to refuse before its time; not served, however long its life.
     rejected_version = models.PositiveBigIntegerField(default=0)
 
@@ -323,6 +342,14 @@ class RefreshLog(models.Model):
         return f"{self.at:%Y-%m-%d %H:%M:%S} {self.ref} {self.outcome}"
 
 
+class Reading(models.TextChoices):
+    """What a client key is given; each includes those before it."""
+
+    SIGNATURES = "signatures", _("signatures of pages")
+    TICKETS = "tickets", _("tickets and signatures")
+    EVERYTHING = "everything", _("everything: access_tokens, tickets, signatures")
+
+
 class ClientKey(models.Model):
     """The credential of a service that reads tokens over HTTP (S3). Only its digest is stored."""
 
@@ -336,6 +363,10 @@ class ClientKey(models.Model):
         help_text=_("The accounts this key may read. None chosen: none may be read."),
     )  # fmt: skip
     all_accounts = models.BooleanField(_("all accounts"), default=False)
+    may_read = models.CharField(
+        _("may read"), max_length=16, choices=Reading.choices, default=Reading.EVERYTHING,
+        help_text=_("A front end that shares pages needs signatures and nothing else."),
+    )  # fmt: skip
     may_refresh = models.BooleanField(
         _("may complain"), default=False, help_text=_("May report a refused token, which can cause a refresh.")
     )

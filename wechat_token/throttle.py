@@ -31,6 +31,12 @@ class Throttle:
         self._entries: OrderedDict[Hashable, tuple[float, int]] = OrderedDict()
         self._lock = threading.Lock()
 
+    def seen(self, name: Hashable, now: float) -> int:
+        """How many events of ``name`` the current window has."""
+        with self._lock:
+            start, number = self._entries.get(name, (now, 0))
+        return number if start <= now < start + self.window else 0
+
     def hit(self, name: Hashable, now: float) -> Count:
         """Count one event of ``name`` at ``now`` (monotonic seconds)."""
         with self._lock:

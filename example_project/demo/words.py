@@ -25,6 +25,8 @@ def introduction(content: Content, port: int, life: int, *, real: bool) -> Itera
     yield f'  curl -s -H "Authorization: Bearer {key}" {site}/wechat/accounts/{appid}/access_token'
     yield "The same in WeChat's own shape, for an SDK that can change its host:"
     yield f'  curl -s "{classic}"'
+    yield "A page with a valid signature for WeChat's JS-SDK (one tag):"
+    yield f"  {site}/page/{appid}/"
     yield ""
     if real:
         yield "No token is put to the test here: only the fake WeChat can say which ones are alive."

@@ -37,7 +37,11 @@ def description() -> Any:
     [
         ("/accounts/{appid}/access_token", "GET"),
         ("/accounts/{appid}/access_token/refresh", "POST"),
+        ("/accounts/{appid}/jsapi_ticket", "GET"),
+        ("/accounts/{appid}/jsapi_ticket/refresh", "POST"),
+        ("/accounts/{appid}/jsapi_signature", "GET"),
         ("/cgi-bin/token", "GET"),
+        ("/cgi-bin/ticket/getticket", "GET"),
         ("/cgi-bin/stable_token", "POST"),
     ],
 )

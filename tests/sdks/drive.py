@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import sys
@@ -52,7 +53,7 @@ def wechatpy_recipe() -> Steps:
     from .recipes.central_token import CentralToken
     from .recipes.wechatpy_client import CentralWeChatClient
 
-    client = CentralWeChatClient(APPID, CentralToken(CENTRE, APPID, KEY))
+    client = CentralWeChatClient(APPID, CentralToken(CENTRE, APPID, KEY), CENTRE)
     return lambda: client.access_token, lambda: client.user.get("o1")["openid"] == "o1"
 
 
@@ -80,6 +81,57 @@ def werobot_recipe() -> Steps:
     return client.get_access_token, lambda: client.get_user_info("o1")["openid"] == "o1"
 
 
+PAGE = "https://shop.example.com/sale?from=singlemessage"
+
+
+def sign_in_process() -> dict[str, Any]:
+    from wechat_token import sign_jsapi
+
+    return dict(sign_jsapi(PAGE, APPID))
+
+
+def sign_with_wechatpy(client: Any) -> dict[str, Any]:
+    signature = client.jsapi.get_jsapi_signature("nonce", client.jsapi.get_jsapi_ticket(), 1414587457, PAGE)
+    return {"nonceStr": "nonce", "timestamp": 1414587457, "signature": signature}
+
+
+def sign_with_wechatpy_drop_in() -> dict[str, Any]:
+    from wechat_token.contrib.wechatpy import WeChatTokenClient
+
+    return sign_with_wechatpy(WeChatTokenClient(APPID))
+
+
+def sign_with_wechatpy_recipe() -> dict[str, Any]:
+    from .recipes.central_token import CentralToken
+    from .recipes.wechatpy_client import CentralWeChatClient
+
+    return sign_with_wechatpy(CentralWeChatClient(APPID, CentralToken(CENTRE, APPID, KEY), CENTRE))
+
+
+def sign_over_http() -> dict[str, Any]:
+    from .recipes.central_signature import sign_page
+
+    return sign_page(CENTRE, APPID, KEY, PAGE)
+
+
+SIGNERS: dict[str, Callable[[], dict[str, Any]]] = {
+    "session": sign_in_process,
+    "session-remote": sign_in_process,
+    "wechatpy": sign_with_wechatpy_drop_in,
+    "wechatpy-remote": sign_with_wechatpy_drop_in,
+    "wechatpy-http": sign_with_wechatpy_recipe,
+    "werobot": sign_over_http,
+}
+
+
+def is_signed(signed: dict[str, Any]) -> bool:
+    """Whether this is what WeChat computes with the ticket of the token server."""
+    auth = {"Authorization": f"Bearer {KEY}"}
+    ticket = requests.get(f"{CENTRE}/accounts/{APPID}/jsapi_ticket", headers=auth, timeout=10).json()["ticket"]
+    text = f"jsapi_ticket={ticket}&noncestr={signed['nonceStr']}&timestamp={signed['timestamp']}&url={PAGE}"
+    return bool(signed["signature"] == hashlib.sha1(text.encode()).hexdigest())
+
+
 DRIVERS: dict[str, tuple[str, Callable[[], Steps]]] = {
     "session": ("requests", wechat_session),
     "session-remote": ("requests", wechat_session),
@@ -104,6 +156,8 @@ def main(name: str) -> None:
         token, call = prepare()
         steps["token"] = len(token()) > 20
         steps["call"] = call()
+        if name in SIGNERS:
+            steps["signed"] = is_signed(SIGNERS[name]())
         requests.post(f"{FAKE}/_sandbox/kill_token", json={"appid": APPID}, timeout=10).raise_for_status()
         steps["revoked"] = call()
     except Exception:

@@ -64,6 +64,7 @@ class AccountAdmin(AlertViews, TokenViews, AccountList, _ModelAdmin):
         return [
             (None, {"fields": credentials}),
             (_("Use"), {"fields": ("endpoint", "is_active", "is_default")}),
+            (_("Pages in WeChat"), {"fields": ("js_domains",)}),
             (_("Limits"), {"fields": ("daily_limit",), "classes": ("collapse",)}),
         ]
 

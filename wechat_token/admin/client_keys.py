@@ -25,7 +25,7 @@ from .. import clock
 from ..client_keys import keys, scopes
 from ..client_keys.scopes import Scope
 from ..forms import ClientKeyForm
-from ..models import ClientKey, KeyUsage
+from ..models import ClientKey, KeyUsage, Reading
 from . import words
 from .key_views import KeyViews
 from .lists import KeyStateFilter
@@ -51,7 +51,7 @@ class ClientKeyAdmin(KeyViews, _ModelAdmin):
         "name", "key_start", "state", "which_accounts", "rights", "from_networks", "expires",
         "last_used",
     )  # fmt: skip
-    list_filter = (KeyStateFilter, "may_refresh", "all_accounts")
+    list_filter = (KeyStateFilter, "may_read", "may_refresh", "all_accounts")
     search_fields = ("name", "prefix")
     show_full_result_count = False
 
@@ -126,7 +126,10 @@ class ClientKeyAdmin(KeyViews, _ModelAdmin):
 
     @admin.display(description=gettext_lazy("rights"), ordering="may_refresh")
     def rights(self, key: ClientKey) -> str:
-        return _("read, complain") if key.may_refresh else _("read")
+        rights = _("read, complain") if key.may_refresh else _("read")
+        if key.may_read == Reading.EVERYTHING:
+            return rights
+        return f"{rights} ({Reading(key.may_read).label})"
 
     @admin.display(description=gettext_lazy("networks"))
     def from_networks(self, key: ClientKey) -> str:
@@ -160,7 +163,7 @@ class ClientKeyAdmin(KeyViews, _ModelAdmin):
         editable = obj is None or self.has_change_permission(request, obj)
         # Read-only, the field itself would name accounts that this person may not see.
         accounts = ("all_accounts", "accounts") if editable else ("which_accounts",)
-        rights = ("name", *accounts, "may_refresh", "networks", "expires_at")
+        rights = ("name", *accounts, "may_read", "may_refresh", "networks", "expires_at")
         if obj is None:
             return [(None, {"fields": rights})]
         return [(None, {"fields": rights}), (_("Key"), {"fields": RECORD})]

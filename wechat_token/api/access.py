@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import enum
 import logging
+import re
 from typing import Final, NamedTuple
 
 from django.http import HttpRequest
@@ -20,9 +21,10 @@ from ..client_keys.keyring import Grant
 from ..client_keys.networks import Address, client_address, neighbourhood
 from ..client_keys.usage import Asked
 from ..conf import get_settings
+from ..engine import holder
 from ..redaction import Secret
 from ..throttle import Throttle
-from .refusals import INVALID_KEY, TOO_MANY_FAILURES, Refusal
+from .refusals import INVALID_KEY, INVALID_TOKEN, TOO_MANY_FAILURES, Problem, Refusal
 
 logger = logging.getLogger("wechat_token.access")
 
@@ -54,6 +56,9 @@ class Asker(NamedTuple):
 NO_KEY: Final = Secret("")
 READ, COMPLAINED, REFUSED = Asked(reads=1), Asked(complaints=1), Asked(refusals=1)
 
+GUESSES: Final = 10  # times the failures of an address that are told 429, after which no token of its is looked up
+_TOKEN: Final = re.compile(r"[\x21-\x7e]{16,2048}")
+
 _failures: Throttle
 process.keep(globals(), _failures=Throttle)
 
@@ -81,7 +86,22 @@ def authenticate(request: HttpRequest, presented: Secret, way: Way = Way.HEADER)
     return asker
 
 
-def _failed(address: Address | None, what: str, *, guess: bool = True) -> Refusal:
+@sensitive_variables()
+def token_holder(request: HttpRequest, token: Secret) -> str:
+    """The ref of the account whose access_token was presented. Raises ``Refusal`` as :func:`authenticate`: a token that
+    is dead, unknown or of an inactive account is refused alike, and trying them out is throttled.
+    """
+    address = client_address(request, get_settings().trusted_proxies)
+    failures = _failures.seen((neighbourhood(address), True), clock.monotonic())
+    # A key is found in memory, a token costs the database a look: not for somebody who goes on and on.
+    worth_a_look = _TOKEN.fullmatch(token.reveal()) and failures < GUESSES * get_settings().failures_per_minute
+    ref = holder(token) if worth_a_look else None
+    if ref is None:
+        raise _failed(address, "(a token)", guess=bool(token), problem=INVALID_TOKEN)
+    return ref
+
+
+def _failed(address: Address | None, what: str, *, guess: bool = True, problem: Problem = INVALID_KEY) -> Refusal:
     """A request without any key is no guess: it is logged like one, but never costs the address a 429."""
     count = _failures.hit((neighbourhood(address), guess), clock.monotonic())
     if count.number == 1:  # once a minute, however many there are
@@ -91,7 +111,7 @@ def _failed(address: Address | None, what: str, *, guess: bool = True) -> Refusa
         )  # fmt: skip
     if guess and count.number > get_settings().failures_per_minute:
         return Refusal(TOO_MANY_FAILURES, count.seconds_left)
-    return Refusal(INVALID_KEY)
+    return Refusal(problem)
 
 
 @sensitive_variables()

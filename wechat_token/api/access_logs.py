@@ -1,4 +1,5 @@
-"""Keeps client keys out of access logs: ``GET cgi-bin/token`` has one in its URL, as WeChat's own call has (S2).
+"""Keeps keys and tokens out of access logs: ``GET cgi-bin/token`` has a client key in its URL, ``getticket`` a token,
+as WeChat's own calls have (S2).
 
 For what Python servers write through :mod:`logging`. What stands in front of them (nginx, uWSGI, a load balancer)
 writes its own; ``docs/secrecy.md`` has the lines that make it leave the query out.
@@ -37,10 +38,15 @@ _KEY = re.compile(
 )
 # Whatever was sent in its place: an SDK that was not given its key yet still sends the AppSecret.
 _OUR_CALL = re.compile(
-    rf"{_spelled('cgi-bin/token')}\b|\b{_spelled('grant_type')}={_spelled('client_credential')}\b", re.IGNORECASE
+    rf"{_spelled('cgi-bin/token')}\b|{_spelled('cgi-bin/ticket/getticket')}\b|\b"
+    rf"{_spelled('grant_type')}={_spelled('client_credential')}\b",
+    re.IGNORECASE,
 )
-_PARAMETER = re.compile(rf"((?<![0-9A-Za-z_]){_spelled('secret')}=)[^&\s\"']*", re.IGNORECASE)
-_SUSPECT = re.compile(rf"%|{MARK}|secret=|authorization", re.IGNORECASE)  # spares nearly every line the rest
+_PARAMETER = re.compile(
+    rf"((?<![0-9A-Za-z_])(?:{_spelled('secret')}|{_spelled('access_token')})=)[^&\s\"']*", re.IGNORECASE
+)
+# spares nearly every line the rest
+_SUSPECT = re.compile(rf"%|{MARK}|secret=|access_token=|authorization", re.IGNORECASE)
 _HEADER = re.compile(r"\bauthorization\b", re.IGNORECASE)
 _CREDENTIALS = re.compile(r"(\bbearer[\s:]+)[^\s\"']+", re.IGNORECASE)
 

@@ -16,7 +16,7 @@ from .refusals import METHOD_NOT_ALLOWED
 SWITCHED_OFF: Final[dict[str, tuple[str, ...]]] = {
     "on": (),
     "stable": ("/cgi-bin/token",),
-    "off": ("/cgi-bin/token", "/cgi-bin/stable_token"),
+    "off": ("/cgi-bin/token", "/cgi-bin/ticket/getticket", "/cgi-bin/stable_token"),
 }
 
 

@@ -22,6 +22,7 @@ from ..exceptions import (
     RefreshRateLimited,
     StoreUnavailable,
     TokenUnavailable,
+    URLNotSignable,
 )
 
 
@@ -48,6 +49,10 @@ ACCOUNT_NOT_FOUND = Problem(
 REFRESH_NOT_ALLOWED = Problem(
     "refresh_not_allowed", 403, "This client key may read tokens but not complain about them.",
     48001, "api unauthorized, this client key may not refresh",
+)  # fmt: skip
+NOT_FOR_THIS_KEY = Problem(
+    "not_for_this_key", 403, "This client key is not given this: signatures, tickets or everything, as it was made.",
+    48001, "api unauthorized, this client key is not given this",
 )  # fmt: skip
 TOO_MANY_COMPLAINTS = Problem(
     "too_many_complaints", 429, "This client key complains without pause. One complaint a token is enough.",
@@ -76,7 +81,37 @@ INVALID_STALE_TOKEN = Problem(
     47001, "data format error",
 )  # fmt: skip
 
+INVALID_STALE_TICKET = Problem(
+    "invalid_stale_ticket", 400, "'stale_ticket' must be the ticket that was refused, a string.",
+    47001, "data format error",
+)  # fmt: skip
+INVALID_URL = Problem(
+    "invalid_url", 400, "'url' must be the address of a page, as in location.href: http(s), a host, no blank inside.",
+    47001, "data format error",
+)  # fmt: skip
+
+# For browsers, which have no key.
+ORIGIN_NOT_ALLOWED = Problem(
+    "origin_not_allowed", 403, "Pages of this origin are not listed in the account's JS domains.",
+    48001, "api unauthorized",
+)  # fmt: skip
+URL_NOT_ALLOWED = Problem(
+    "url_not_allowed", 403, "The host of this URL is not listed in the account's JS domains.",
+    48001, "api unauthorized",
+)  # fmt: skip
+SIGNATURES_OFF = Problem(
+    "signatures_off", 404, "There is no such account, or it signs no pages for browsers.", 40013, "invalid appid"
+)
+TOO_MANY_SIGNATURES = Problem(
+    "too_many_signatures", 429, "Too many signatures were asked for from this address.",
+    45011, "too many requests, retry later",
+)  # fmt: skip
+
 # In WeChat's dialect only.
+INVALID_TOKEN = Problem(
+    "invalid_key", 401, "", 40001, "invalid credential, access_token is invalid or not latest, it must be one of here"
+)  # fmt: skip
+INVALID_TICKET_TYPE = Problem("invalid_ticket_type", 400, "", 40097, "invalid args: type must be jsapi or wx_card")
 POST_REQUIRED = Problem("method_not_allowed", 405, METHOD_NOT_ALLOWED.message, 43002, "require POST method")
 EMPTY_BODY = Problem("invalid_json", 400, INVALID_JSON.message, 44002, "empty post data")
 SWITCHED_OFF = Problem("switched_off", 404, "", 40066, "invalid url: this call is switched off here")
@@ -108,6 +143,8 @@ def refusal_of(exc: Exception) -> Refusal | None:
             return exc
         case AccountError():
             return Refusal(ACCOUNT_NOT_FOUND)
+        case URLNotSignable():
+            return Refusal(INVALID_URL)
         case StoreUnavailable():
             return Refusal(SERVICE_UNAVAILABLE, exc.retry_after)
         case RefreshRateLimited():

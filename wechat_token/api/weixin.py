@@ -14,16 +14,17 @@ from django.views.decorators.debug import sensitive_variables
 
 from .. import clock
 from ..conf import get_settings
-from ..engine import Entry
+from ..engine import Entry, current_entry
 from ..redaction import Secret
 from . import service
-from .access import Asker, Way, authenticate
+from .access import Asker, Way, authenticate, token_holder
 from .bodies import read_object
 from .endpoint import endpoint, set_retry_after
 from .refusals import (
     APPID_MISSING,
     INVALID_GRANT_TYPE,
     INVALID_JSON,
+    INVALID_TICKET_TYPE,
     METHOD_NOT_ALLOWED,
     POST_REQUIRED,
     SECRET_MISSING,
@@ -32,6 +33,7 @@ from .refusals import (
 )
 
 GRANT_TYPE: Final = "client_credential"
+TICKET_TYPES: Final = {"jsapi": "jsapi_ticket", "wx_card": "wx_card_ticket"}
 
 
 def refuse(refusal: Refusal) -> HttpResponse:
@@ -69,6 +71,21 @@ def stable_token(request: HttpRequest) -> HttpResponse:
         raise Refusal(INVALID_JSON)
     asker, appid = _admitted(request, body, Way.BODY)
     return _answer(service.complain(asker, appid, None) if force_refresh else service.read(asker, appid))
+
+
+@endpoint("GET", "HEAD", refuse=refuse, wrong_method=METHOD_NOT_ALLOWED)
+@sensitive_variables()
+def getticket(request: HttpRequest) -> HttpResponse:
+    """``GET cgi-bin/ticket/getticket``, opened by a living access_token: its holder could ask WeChat with it (W17)."""
+    if get_settings().wechat_dialect == "off":
+        raise Refusal(SWITCHED_OFF)
+    kind = TICKET_TYPES.get(request.GET.get("type", ""))
+    appid = token_holder(request, Secret(request.GET.get("access_token", "")))
+    if kind is None:
+        raise Refusal(INVALID_TICKET_TYPE)
+    entry = current_entry((appid, kind), over_http=True)
+    answer = {"errcode": 0, "errmsg": "ok", "ticket": entry.value, "expires_in": entry.expires_in(clock.now())}
+    return JsonResponse(answer)
 
 
 @sensitive_variables()

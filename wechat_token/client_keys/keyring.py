@@ -29,7 +29,7 @@ from django.views.decorators.debug import sensitive_variables
 from .. import clock, process
 from ..engine import alias, aside, fingerprint, in_test_case, read, server_clock
 from ..exceptions import WeChatTokenError
-from ..models import Account, ClientKey
+from ..models import Account, ClientKey, Reading
 from ..redaction import Secret
 from ..signals import on_model
 from . import keys
@@ -67,6 +67,7 @@ class Grant:
     networks: tuple[Network, ...] | None
     expires_at: dt.datetime | None
     fingerprint: str = ""  # for the security log; '' where it cannot be made
+    may_read: str = Reading.EVERYTHING
 
     def covers(self, appid: str) -> bool:
         if self.appids is not None:
@@ -77,6 +78,11 @@ class Grant:
         if self.networks is None:
             return True
         return address is not None and any(address in network for network in self.networks)
+
+    def reads(self, reading: Reading) -> bool:
+        """Whether the key is given this; one whose right cannot be read is given nothing."""
+        steps = Reading.values
+        return self.may_read in steps and steps.index(reading) <= steps.index(self.may_read)
 
     def is_live(self, now: dt.datetime) -> bool:
         return self.expires_at is None or now < self.expires_at
@@ -225,6 +231,7 @@ def _read_grants() -> dict[str, Grant]:
             may_refresh=key.may_refresh,
             networks=_networks(key),
             expires_at=key.expires_at,
+            may_read=key.may_read,
         )
         for key in ClientKey.objects.filter(revoked_at=None).iterator()
     }

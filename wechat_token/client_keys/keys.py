@@ -25,7 +25,7 @@ from django.views.decorators.debug import sensitive_variables
 
 from .. import clock
 from ..engine import alias
-from ..models import Account, ClientKey
+from ..models import Account, ClientKey, Reading
 from ..redaction import Secret
 from . import scopes
 from .networks import validate_networks
@@ -47,6 +47,7 @@ def make_key(
     accounts: Iterable[Account] = (),
     all_accounts: bool = False,
     may_refresh: bool = False,
+    may_read: str = Reading.EVERYTHING,
     networks: str = "",
     expires_at: dt.datetime | None = None,
     by: str = "",
@@ -56,7 +57,7 @@ def make_key(
     ``by``: who makes it, for the security log. Raises ``ValidationError`` for a name or networks that cannot be stored.
     """
     key = ClientKey(name=name, all_accounts=all_accounts, may_refresh=may_refresh)
-    key.networks, key.expires_at = networks, expires_at
+    key.networks, key.expires_at, key.may_read = networks, expires_at, may_read
     plain = assign(key)
     try:
         validate_networks(networks)

@@ -15,7 +15,7 @@ from django.utils.translation import gettext as _
 from .. import security
 from ..engine import alias, fingerprint
 from ..exceptions import WeChatTokenError
-from ..models import Account, ClientKey
+from ..models import Account, ClientKey, Reading
 from ..redaction import Secret
 from .networks import Network, networks_of
 
@@ -28,6 +28,7 @@ class Scope:
     may_refresh: bool
     networks: tuple[Network, ...] | None
     expires_at: dt.datetime | None
+    may_read: str = Reading.EVERYTHING
 
     @classmethod
     def of(cls, key: ClientKey, accounts: Iterable[Account] | None = None) -> Scope:
@@ -38,6 +39,7 @@ class Scope:
             may_refresh=key.may_refresh,
             networks=networks_of(key.networks),
             expires_at=key.expires_at,
+            may_read=key.may_read,
         )
 
     def widens(self, former: Scope) -> bool:
@@ -45,6 +47,7 @@ class Scope:
         return (
             _exceeds(self.appids, former.appids)
             or (self.may_refresh and not former.may_refresh)
+            or _step(self.may_read) > _step(former.may_read)
             or _reaches_beyond(self.networks, former.networks)
             or (former.expires_at is not None and (self.expires_at is None or self.expires_at > former.expires_at))
         )
@@ -53,6 +56,7 @@ class Scope:
         """For a security event."""
         return {
             "accounts": "*" if self.appids is None else self.appids or "-",
+            "may_read": self.may_read,
             "may_complain": self.may_refresh,
             "networks": self.networks or ("-" if self.networks == () else "*"),
             "expires_at": self.expires_at,
@@ -63,12 +67,19 @@ class Scope:
         accounts = _("all") if self.appids is None else ", ".join(sorted(self.appids)) or _("none")
         networks = _("anywhere") if self.networks is None else ", ".join(map(str, self.networks)) or _("none")
         expires = _("never") if self.expires_at is None else self.expires_at.isoformat(timespec="seconds")
+        rights = _("read, complain") if self.may_refresh else _("read")
+        if self.may_read in Reading.values and self.may_read != Reading.EVERYTHING:
+            rights = f"{rights} ({Reading(self.may_read).label})"
         return _("Accounts: %(accounts)s. Rights: %(rights)s. Networks: %(networks)s. Expires: %(expires)s.") % {
             "accounts": accounts,
-            "rights": _("read, complain") if self.may_refresh else _("read"),
+            "rights": rights,
             "networks": networks,
             "expires": expires,
         }
+
+
+def _step(may_read: str) -> int:
+    return Reading.values.index(may_read) if may_read in Reading.values else -1
 
 
 def _exceeds(appids: frozenset[str] | None, former: frozenset[str] | None) -> bool:

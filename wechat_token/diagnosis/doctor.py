@@ -31,6 +31,8 @@ from ..engine import alias as database_alias
 from ..exceptions import EncryptionKeyError, TokenUnavailable, UpstreamError, WeChatTokenError
 from ..models import ACCESS_TOKEN, Account, KeyUsage, Site, Token
 from ..platforms import transport
+from ..platforms.signatures import sign_page
+from ..redaction import Secret
 from . import facts, odd_rows, overview, problems, rotation, states
 from .evidence import Facts
 from .problems import Severity
@@ -42,6 +44,10 @@ EXAMINED_ELSEWHERE = frozenset({
 })  # fmt: skip
 
 DIALECT_WATCHED = dt.timedelta(days=7)  # of use on record before we say that nobody uses something
+# Published by WeChat, long dead.
+EXAMPLE_TICKET = Secret("sM4AOVdWfPE4DxkXGEs8VMCPGGVi4C3VM0P37wVUCFvkVAy_90u5h9nbSlYy3-Sl-HhTdfl2fzFy1AOcHKP7qg")
+EXAMPLE = "0f9de62fce790f9a083d5c99e95740ceb90c27ed"
+
 SLOWEST_TICK = 60.0  # seconds between ticks; the stable endpoint leaves two minutes for a renewal
 
 
@@ -71,12 +77,14 @@ def examine(*, fix: bool = False) -> Findings:
         return  # nothing below could read its settings
     if get_settings().remote_url:
         yield from _guarded(_("cache"), examine_cache)
+        yield from _guarded(_("signatures"), examine_signatures)
         yield from _guarded(_("token server"), examine_remote)
         return
     database = list(_guarded(_("database"), examine_database))
     yield from database
     yield from _guarded(_("cache"), examine_cache)
     yield from _guarded(_("WeChat"), examine_wechat)
+    yield from _guarded(_("signatures"), examine_signatures)
     if any(finding.level is Level.PROBLEM for finding in database):
         return
     yield from _guarded(_("site"), partial(examine_site, fix=fix))
@@ -392,6 +400,20 @@ def examine_dialect() -> Findings:
         _("Nobody uses %(what)s: none of %(count)d requests of the last %(days)d days.")
         % {"what": unused, "count": requests, "days": get_settings().log_days},
         _("Switch it off: WECHAT_TOKEN['WECHAT_DIALECT'] = %(value)r") % {"value": better},
+    )  # fmt: skip
+
+
+# -- pages inside WeChat ----------------------------------------------------------------------------
+
+
+def examine_signatures() -> Findings:
+    """Whether WeChat's published example of a JS-SDK signature comes out (docs/design.md W21)."""
+    if sign_page(EXAMPLE_TICKET, "http://mp.weixin.qq.com?params=value", "Wm3WZYTPz0wzccnW", 1414587457) == EXAMPLE:
+        yield Finding(Level.OK, _("signatures"), _("WeChat's published example of a JS-SDK signature comes out."))
+        return
+    yield Finding(
+        Level.PROBLEM, _("signatures"), _("WeChat's published example of a JS-SDK signature does not come out."),
+        _("Install this package anew: its code was changed."),
     )  # fmt: skip
 
 

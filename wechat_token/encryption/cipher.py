@@ -83,6 +83,21 @@ def written_with_first_key(ciphertext: str, place: Place) -> bool:
     return False
 
 
+def fingerprints(secret: Secret) -> tuple[str, ...]:
+    """What a row can be found by whose secret this is: its HMAC under a subkey of each key, the one that writes first.
+
+    For what lives for hours: a rotation of keys leaves nothing to write anew. Raises ``ConfigurationError``.
+    """
+    found = _fingerprint_keys(keys.keys())
+    # Unwrapped in this line alone (S2).
+    return tuple(hmac.new(key, secret.reveal().encode(*_CODEC), hashlib.sha256).hexdigest() for key in found.raw)
+
+
+@lru_cache(maxsize=8)
+def _fingerprint_keys(found: Keys) -> Keys:
+    return Keys(tuple(_subkey(found, number, "fingerprint") for number in range(len(found.raw))))
+
+
 def _opened(cipher: MultiFernet, ciphertext: str) -> bytes:
     """Raises ``InvalidToken``; also for what Python's base64 would pass over, such as a second ciphertext behind it."""
     if not _CIPHERTEXT.fullmatch(ciphertext):

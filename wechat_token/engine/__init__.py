@@ -10,7 +10,8 @@ From the top of a token's way to the bottom:
 ``batch``        many at once, for beat
 ``accounts`` ``lifecycle``   which account is meant; what follows when one is edited
 ``quota``        a person sets WeChat's counters to zero
-``rows`` ``hosts`` ``site``  the tables
+``rows`` ``hosts`` ``site``  the tables; ``fingerprints``: whose token is this;
+``domains``: for whose pages browsers may ask
 ``remote``       the same names against another site
 ``ground``       flights, waiting, lanes; ``connections``: private ones; ``threads``
 """
@@ -22,6 +23,8 @@ from .accounts import find_token, platform_of, resolve
 from .attempt import TOLERATED_SKEW
 from .batch import drain, refresh_each
 from .connections import alias, in_place, in_test_case, lock_is_held, patiently, private, read
+from .domains import js_hosts
+from .fingerprints import holder
 from .ground import Crowded, Key, NotYet, aside, lane, settle
 from .hosts import name as host_name
 from .hosts import note as note_problem
@@ -40,6 +43,7 @@ from .serving import (
     acurrent_entry,
     aget_access_token,
     arefresh_access_token,
+    aresolve,
     complain,
     current_entry,
     get_access_token,
@@ -47,7 +51,7 @@ from .serving import (
 )
 from .site import fingerprint, identity, renew_fingerprint_key
 from .site import settle as settle_site
-from .tickets import aget_ticket, arefresh_ticket, get_ticket, refresh_ticket
+from .tickets import aget_ticket, arefresh_ticket, entry_or_why, get_ticket, refresh_ticket, tell_rarely
 
 __all__ = [
     "TOLERATED_SKEW",
@@ -66,6 +70,7 @@ __all__ = [
     "alias",
     "arefresh_access_token",
     "arefresh_ticket",
+    "aresolve",
     "aside",
     "clear_memory",
     "clear_quota",
@@ -74,17 +79,20 @@ __all__ = [
     "connect",
     "current_entry",
     "drain",
+    "entry_or_why",
     "find_token",
     "fingerprint",
     "forget",
     "get_access_token",
     "get_ticket",
+    "holder",
     "host_lives",
     "host_name",
     "identity",
     "in_place",
     "in_test_case",
     "isolated",
+    "js_hosts",
     "lane",
     "lock_is_held",
     "look_remote",
@@ -105,5 +113,6 @@ __all__ = [
     "settle",
     "settle_site",
     "sign_of_life",
+    "tell_rarely",
     "write",
 ]

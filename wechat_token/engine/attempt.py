@@ -19,8 +19,9 @@ from django.dispatch import Signal
 
 from .. import clock, signals
 from ..conf import get_settings
+from ..encryption import fingerprints
 from ..exceptions import AnswerError, EncryptionKeyError, ErrorClass, TransportError, UpstreamError
-from ..models import RefreshLog, Token
+from ..models import ACCESS_TOKEN, RefreshLog, Token
 from ..platforms import Call, Issued, Material, checked, platform, source_for
 from ..redaction import Secret
 from . import birth, complaints, rows, schedule
@@ -268,15 +269,22 @@ class Attempt:
     def fields_for(self, result: Result) -> FieldsOf:
         """What to write about a result, given the row as it is then."""
         chance = random.random()  # noqa: S311  jitter, not a secret
-        return partial(self._fields, result, chance)
+        mark = ""
+        if isinstance(result, Issued) and self.token.kind == ACCESS_TOKEN:
+            mark = fingerprints(result.value)[0]
+        return partial(self._fields, result, chance, mark)
 
-    def _fields(self, result: Result, chance: float, token: Token) -> Fields:
+    def _fields(self, result: Result, chance: float, mark: str, token: Token) -> Fields:
         now = clock.now()
         if isinstance(result, Issued):
             renewal = self.source.renewal(token.account, result.expires_in)
             fields = schedule.after_success(
                 token, result, same=self.same, now=now, renewal=renewal, chance=chance, issued_for=self.ref
             )
+            if mark:
+                fields |= schedule.fingerprinted(
+                    token, mark, same=self.same, ends_former=self.forced, issued_for=self.ref, overlap=self.overlap
+                )
             if self.source.repeats:
                 fields |= self._belief(token, result, now, chance)
             return self._due_if_edited(token, {**self._undeclared, **fields}, now)

@@ -35,7 +35,7 @@ from ..exceptions import (
     TransportError,
     WeChatTokenError,
 )
-from ..platforms import transport
+from ..platforms import ACCESS_TOKEN, transport
 from ..platforms.http_adapter import Adapter
 from ..redaction import Secret
 from . import ground, served
@@ -92,7 +92,7 @@ def complain(key: Key, stale: Secret, *, over_http: bool = False) -> Entry:
 
 
 def _pass_on(key: Key, stale: Secret) -> Entry:
-    entry = _patiently(partial(_ask, "POST", key, "/refresh", {"stale_token": stale}))
+    entry = _patiently(partial(_ask, "POST", key, "/refresh", {f"stale_{_noun(key)}": stale}))
     if Secret(entry.value) != stale:
         _refused[key] = stale
     _rests.pop(key, None)
@@ -222,6 +222,10 @@ def _ask(method: str, key: Key, suffix: str = "", body: Mapping[str, Secret] | N
     return entry
 
 
+def _noun(key: Key) -> str:
+    return "token" if key[1] == ACCESS_TOKEN else "ticket"
+
+
 def _authorization(settings: Settings) -> Secret:
     if not settings.remote_key.strip():
         raise ConfigurationError("WECHAT_TOKEN['REMOTE_KEY'] is missing: the client key for REMOTE_URL.")
@@ -245,7 +249,7 @@ def _made(settings: Settings) -> Adapter:
 
 def _entry(key: Key, body: Mapping[str, Any], started: dt.datetime) -> Entry | None:
     """The token in an answer, as hostile as WeChat's (R11); None if there is none."""
-    token, life = body.get("access_token"), body.get("expires_in")
+    token, life = body.get(key[1] if key[1] == ACCESS_TOKEN else _noun(key)), body.get("expires_in")
     if not (isinstance(token, str) and _TOKEN.fullmatch(token) and type(life) is int):
         return None
     if not 0 < life <= LONGEST_LIFE:
@@ -285,6 +289,13 @@ def _meaning(answer: transport.Answer, appid: str) -> WeChatTokenError:
         case 403, "refresh_not_allowed":
             return CentreUnavailable(
                 _("REMOTE_KEY may read tokens but not complain about them. Allow that on the token server."),
+                appid=appid,
+                error_class=ErrorClass.HUMAN,
+                retry_after=retry_after,
+            )
+        case 403, "not_for_this_key":
+            return CentreUnavailable(
+                _("REMOTE_KEY is not given this: it was made for less. Widen it on the token server."),
                 appid=appid,
                 error_class=ErrorClass.HUMAN,
                 retry_after=retry_after,

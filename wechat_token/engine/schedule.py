@@ -341,6 +341,21 @@ def after_success(
     return fields | released(due_at)
 
 
+def fingerprinted(
+    token: Token, fingerprint: str, *, same: bool, ends_former: bool, issued_for: str, overlap: float
+) -> Fields:  # fmt: skip
+    """What the row is found by, with the answer to the request of ``token.sent_at``. ``ends_former``: the request left
+    the former token no time.
+    """
+    if same or not token.version:
+        return {"fingerprint": fingerprint}
+    lives = token.sent_at is not None and token.expires_at is not None and token.issued_for == issued_for
+    if ends_former or not lives or token.rejected_version == token.version:
+        return {"fingerprint": fingerprint, "former_fingerprint": "", "former_until": None}
+    until = min(token.expires_at, token.sent_at + seconds(overlap))  # type: ignore[type-var, operator]  # both set
+    return {"fingerprint": fingerprint, "former_fingerprint": token.fingerprint, "former_until": until}
+
+
 def after_failure(
     token: Token, before: Token, failure: UpstreamError, *, displaces: bool, now: dt.datetime,
     overlap: float, chance: float, hurry: bool = True,

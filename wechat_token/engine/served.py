@@ -73,6 +73,10 @@ class Entry:
         return self.ref, self.kind
 
     @property
+    def secret(self) -> Secret:
+        return Secret(self.value)
+
+    @property
     def age(self) -> Age:
         return self.version, self.revision
 

@@ -2,21 +2,32 @@
 
 from __future__ import annotations
 
+import logging
+from functools import partial
 from typing import Final
 
 from asgiref.sync import sync_to_async
 
-from .. import clock
+from .. import clock, process
 from ..conf import get_settings
-from ..exceptions import ConfigurationError
+from ..exceptions import ErrorClass, TokenUnavailable, WeChatTokenError
+from ..models import Account
 from ..redaction import Secret
-from . import accounts, served
+from . import accounts, ground, served
 from .connections import in_place
-from .ground import Key
+from .ground import Crowded, Flight, Key, NotYet
+from .served import Entry
 from .serving import AccountRef, acomplain, acurrent_entry, aresolve, complain, current_entry
 
 JSAPI_TICKET: Final = "jsapi_ticket"
+LOOK_SECONDS: Final = 0.1  # for a look at cache and database, when there is a usable ticket in any case
+REST_SECONDS: Final = 5.0
+RESTS_KEPT: Final = 1000
 SHORT: Final = {"jsapi": JSAPI_TICKET, "wx_card": "wx_card_ticket"}
+
+_rests: dict[Key, float]  # until when (monotonic) nobody waits, after somebody did in vain
+_told_until: dict[str, float]  # likewise, by subject
+process.keep(globals(), _rests=dict, _told_until=dict)
 
 
 def get_ticket(account: AccountRef = None, kind: str = JSAPI_TICKET) -> str:
@@ -49,6 +60,74 @@ def refresh_ticket(
     return complain(_key(account, kind), stale, client=client).value
 
 
+def entry_or_why(account: AccountRef, kind: str, seconds: float) -> Entry | str:
+    """:func:`entry_within`, or why there is none, in words that may be logged."""
+    try:
+        return entry_within(account, kind, seconds)
+    except WeChatTokenError as exc:
+        return str(exc)
+    except Exception as exc:  # its text may hold anything (S2)
+        return type(exc).__name__
+
+
+def tell_rarely(logger: logging.Logger, subject: str, text: str, *args: object) -> None:
+    """A warning, once a minute for each subject, however often there is cause."""
+    now = clock.monotonic()
+    if now >= _told_until.get(subject, 0.0):
+        if len(_told_until) >= RESTS_KEPT:
+            _told_until.clear()
+        _told_until[subject] = now + 60.0
+        logger.warning(text, *args)
+
+
+def entry_within(account: AccountRef, kind: str, seconds: float) -> Entry:
+    """The entry to serve, for whoever can wait for ``seconds`` at most, whatever hangs: database, cache or WeChat.
+
+    One that is usable, but due to be looked up anew, waits for that for a moment only. Raises as :func:`get_ticket`,
+    and ``TokenUnavailable`` also when the time is up. After that, for some seconds, nobody waits in vain again.
+    """
+    named = account.ref or account.appid if isinstance(account, Account) else account
+    key = named or "", kind  # '': which account is meant is looked up like the rest, and may hang like the rest
+    known = served.recall(key)
+    now = clock.monotonic()
+    if known is not None and now < known.fresh_until:
+        return known
+    usable = known if known is not None and now < known.dead_at else None
+    resting = now < _rests.get(key, 0.0)
+    if resting and usable is not None:
+        return usable
+    if resting:
+        raise _out_of_time(key)
+    if in_place():
+        return current_entry(_key(account, kind))
+    try:
+        # Apart from the credential's own flight, which this one waits for; like a need's, it takes nobody's place.
+        flight = ground.start((key[0], f"{kind} soon"), partial(_fly, account, kind), scheduled=None)
+        entry: Entry = ground.wait(flight, LOOK_SECONDS if usable is not None else seconds)
+    except (Crowded, NotYet):
+        if len(_rests) >= RESTS_KEPT:
+            _rests.clear()
+        _rests[key] = clock.monotonic() + REST_SECONDS
+        if usable is None:
+            raise _out_of_time(key) from None
+        return usable
+    return entry
+
+
+def _fly(account: AccountRef, kind: str, flight: Flight) -> None:
+    flight.doing = "looking for a ticket"
+    flight.answer(current_entry(_key(account, kind)))
+
+
+def _out_of_time(key: Key) -> TokenUnavailable:
+    return TokenUnavailable(
+        f"No usable {key[1]} for the WeChat account {key[0] or 'meant'} in the time that there was.",
+        appid=key[0],
+        retry_after=REST_SECONDS,
+        error_class=ErrorClass.TRANSIENT,
+    )
+
+
 async def aget_ticket(account: AccountRef = None, kind: str = JSAPI_TICKET) -> str:
     """:func:`get_ticket` for async code."""
     if type(account) is str:
@@ -67,7 +146,7 @@ async def arefresh_ticket(
     stale = Secret(stale_ticket)
     del stale_ticket  # as above
     key = await aresolve(account, _full(kind))
-    if in_place():
+    if in_place() or get_settings().remote_url:
         return (await sync_to_async(complain)(key, stale, client=client)).value
     return (await acomplain(key, stale, client)).value
 
@@ -77,6 +156,4 @@ def _key(account: AccountRef, kind: str) -> Key:
 
 
 def _full(kind: str) -> str:
-    if get_settings().remote_url:
-        raise ConfigurationError("This site takes its tokens from REMOTE_URL, which does not hand out tickets yet.")
     return SHORT.get(kind, kind)

@@ -33,7 +33,8 @@ class CentralTokenMixin:
 
 
 class CentralWeChatClient(CentralTokenMixin, WeChatClient):
-    def __init__(self, appid: str, tokens: CentralToken, **options: Any) -> None:
+    def __init__(self, appid: str, tokens: CentralToken, url: str, **options: Any) -> None:
         # Without auto_retry: wechatpy would fetch with an AppSecret, and repeat without end.
         super().__init__(appid, "", auto_retry=False, **options)
         self.tokens = tokens
+        self.jsapi.API_BASE_URL = f"{url.rstrip('/')}/cgi-bin/"  # tickets, too, are the token server's

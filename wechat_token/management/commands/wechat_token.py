@@ -38,7 +38,7 @@ from wechat_token.engine import (
 )
 from wechat_token.exceptions import AccountError, UpstreamError, WeChatTokenError
 from wechat_token.forms import AccountForm
-from wechat_token.models import ACCESS_TOKEN, Account, Endpoint, Token
+from wechat_token.models import ACCESS_TOKEN, Account, Endpoint, Reading, Token
 from wechat_token.platforms import explain
 from wechat_token.redaction import Secret, one_line
 
@@ -78,6 +78,7 @@ class Command(BaseCommand):
         )
         key.add_argument("--all-accounts", action="store_true")
         key.add_argument("--may-refresh", action="store_true", help="may report a refused token")
+        key.add_argument("--may-read", choices=Reading.values, default=Reading.EVERYTHING, help="what it is given")
         key.add_argument(
             "--network", action="append", default=[], dest="networks", metavar="CIDR", help="may be repeated"
         )
@@ -217,8 +218,8 @@ class Command(BaseCommand):
             raise CommandError(text % {"count": failed}, returncode=UNHEALTHY)
 
     def add_key(
-        self, *, name: str, appids: list[str], all_accounts: bool, may_refresh: bool, networks: list[str],
-        expires: int | None, **options: Any,
+        self, *, name: str, appids: list[str], all_accounts: bool, may_refresh: bool, may_read: str,
+        networks: list[str], expires: int | None, **options: Any,
     ) -> None:  # fmt: skip
         if bool(appids) == all_accounts:
             raise CommandError(
@@ -232,6 +233,7 @@ class Command(BaseCommand):
                 accounts=accounts,
                 all_accounts=all_accounts,
                 may_refresh=may_refresh,
+                may_read=may_read,
                 networks="\n".join(networks),
                 expires_at=None if expires is None else clock.now() + dt.timedelta(days=expires),
                 by=_operator(),
