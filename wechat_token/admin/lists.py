@@ -12,7 +12,6 @@ from django.utils.functional import cached_property
 from django.utils.translation import gettext_lazy as _
 
 from .. import clock
-from ..conf import get_settings
 from ..diagnosis import states
 from ..diagnosis.board import WORST_FIRST, Board, board
 from ..diagnosis.states import State
@@ -76,8 +75,8 @@ class ConditionFilter(admin.SimpleListFilter):
                 sound = queryset.filter(Exists(good.filter(account=OuterRef("pk"))), is_active=True)
                 return sound.exclude(pk__in=list(board_of(request).troubled))
             case State.ASLEEP.value:
-                overlap, lease = get_settings().overlap, get_settings().lease
-                tokens = states.in_state(tokens.filter(due_at=None), [State.ASLEEP], now, overlap=overlap, lease=lease)
+                asleep = tokens.filter(due_at=None, asked_at__isnull=False)  # as schedule.is_asleep says it
+                return queryset.filter(Exists(asleep.filter(account=OuterRef("pk"))), is_active=True)
             case name if name in _TROUBLE:
                 troubled = board_of(request).troubled
                 return queryset.filter(pk__in=[pk for pk, state in troubled.items() if state.value == name])
