@@ -21,7 +21,6 @@ from . import __version__
 from .conf import Settings
 from .engine import AccountRef, complain, current_entry, platform_of, resolve
 from .exceptions import HostNotAllowed
-from .models import Account
 from .platforms import ACCESS_TOKEN, Platform
 from .platforms.errcodes import read_errcode
 from .platforms.http_adapter import Exchange, get_adapter
@@ -57,7 +56,7 @@ class WeChatSession(requests.Session):
 
     def __init__(self, account: AccountRef = None, *, timeout: float = TIMEOUT) -> None:
         super().__init__()
-        self.account = account.ref or account.appid if isinstance(account, Account) else account
+        self.account = account if account is None else resolve(account)[0]
         self.timeout = timeout
         self.trust_env = False
         self.headers["User-Agent"] = f"django-wechat-token/{__version__}"

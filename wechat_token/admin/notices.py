@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 from django.db import DatabaseError, InterfaceError
 from django.db.models import QuerySet
+from django.http import HttpRequest
 from django.urls import NoReverseMatch, reverse
 
 from .. import clock, process
@@ -51,10 +52,14 @@ def _context(site: admin.AdminSite, seen: Facts) -> dict[str, object]:
     return {"problems": problems(seen), "tasks_url": _tasks_url(site)}
 
 
-def of_index(site: admin.AdminSite, accounts: QuerySet[Account]) -> dict[str, object]:
-    """As :func:`of_accounts`, on a page that is not ours and has to come up whatever becomes of us."""
+def of_index(site: admin.AdminSite, request: HttpRequest) -> dict[str, object]:
+    """As :func:`of_accounts`, on a page that is not ours and has to come up whatever becomes of us; nothing where the
+    site does not have the accounts.
+    """
+    if not site.is_registered(Account):
+        return {"problems": []}
     try:
-        return of_accounts(site, accounts)
+        return of_accounts(site, site.get_model_admin(Account).get_queryset(request))
     except (DatabaseError, InterfaceError):
         return {"problems": []}
 

@@ -17,8 +17,7 @@ from wechatpy.client.api.jsapi import WeChatJSAPI
 
 from .. import clock
 from ..conf import get_settings
-from ..engine import current_entry, get_access_token, get_ticket, resolve
-from ..models import Account
+from ..engine import AccountRef, current_entry, get_access_token, get_ticket, resolve
 from ..platforms.transport import base_url
 from ..session import TIMEOUT, WeChatSession
 
@@ -53,7 +52,7 @@ class WeChatTokenClient(WeChatClient):  # type: ignore[misc]  # wechatpy ships n
 
     jsapi = _JSAPI()  # wechatpy gives each client its own
 
-    def __init__(self, appid: str | Account, *, session: Any = None, timeout: float = TIMEOUT) -> None:
+    def __init__(self, appid: AccountRef, *, session: Any = None, timeout: float = TIMEOUT) -> None:
         appid = resolve(appid)[0]
         # Without auto_retry: repeating is the session's business, and wechatpy's way has no end.
         super().__init__(appid, "", session=session, timeout=timeout, auto_retry=False)
