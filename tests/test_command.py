@@ -270,6 +270,7 @@ def test_refresh__no_account_yet(db):
     assert run.error == "There is no active WeChat account. Add one: manage.py wechat_token add-account APPID"
 
 
+@pytest.mark.proof
 def test_refresh__interrupted():
     """While WeChat is waited for: the process ends at once, and the row's intent brings the repair (R2)."""
     with live_site() as site:

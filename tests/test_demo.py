@@ -122,7 +122,6 @@ def assert_nothing_left(folder: Path) -> None:
     assert left_running(folder) == []
 
 
-@pytest.mark.proof
 def is_signed(page: str, ticket: str) -> bool:
     """Whether the page hands wx.config a valid signature of its own address."""
     data = json.loads(re.search(r'type="application/json">(.*?)</script>', page)[1])  # type: ignore[index]
@@ -131,6 +130,7 @@ def is_signed(page: str, ticket: str) -> bool:
     return bool(given["signature"] == hashlib.sha1(text.encode()).hexdigest())
 
 
+@pytest.mark.proof
 def test_demo__renews_serves_and_leaves_nothing(tmp_path: Path) -> None:
     with demo(tmp_path, "--port", "0", "--seconds", "13", "--life", "10") as run:
         run.wait_for("Every refresh")

@@ -33,11 +33,7 @@ from tests.secrecy.site import database_file
 # One of each kind; the others are proof.
 SLICE = {
     "wrong AppSecret",
-    "request repeated in errmsg",
-    "proxy down",
-    "cache down",
     "central server of remote mode refuses the key",
-    "AppSecret typed into the box of the AppID",
     "AppSecret presented as client key",
     "fault in the engine whose text holds the token",
 }
