@@ -103,7 +103,7 @@ def test_wait__a_transaction_is_no_reason_to_give_up_on_wechat(hangar, time, mon
 
 def test_wait__anybody_for_a_second_then_four(hangar, time):
     flight = hung()
-    flight.waiting += [object() for _ in range(ground.WAITING)]
+    flight.waiting += [ground.Waiter(in_transaction=False) for _ in range(ground.WAITING)]
     with pytest.raises(Crowded):
         ground.wait(flight, 15)
     assert time.elapsed == pytest.approx(ground.FREE_SECONDS, abs=0.2)
@@ -111,14 +111,14 @@ def test_wait__anybody_for_a_second_then_four(hangar, time):
 
 def test_wait__one_of_the_four_goes_on(hangar, time):
     flight = hung()
-    flight.waiting += [object() for _ in range(ground.WAITING - 1)]
+    flight.waiting += [ground.Waiter(in_transaction=False) for _ in range(ground.WAITING - 1)]
     with pytest.raises(NotYet):
         ground.wait(flight, 15)
 
 
 def test_wait__over_http_the_fifth_is_refused_after_a_look_at_the_database(hangar, time):
     flight = hung()
-    flight.waiting += [object() for _ in range(ground.WAITING)]
+    flight.waiting += [ground.Waiter(in_transaction=False) for _ in range(ground.WAITING)]
     with pytest.raises(Crowded):
         ground.wait(flight, 15, over_http=True)
     assert time.elapsed <= 0.3

@@ -137,8 +137,14 @@ MUTANTS = (
     refresh(
         "what nobody waits for leaves unclaimed",
         "test_flights.py::test_begin__nobody_waits_so_nothing_leaves_unclaimed",
-        "            and bool(self.flight.waiting)\n        )",
+        "            and self.flight.may_hold_lock\n        )",
         "        )",
+    ),
+    refresh(
+        "a queue for the row is taken for a caller's lock",
+        "test_flights.py::test_begin__nobody_in_a_transaction_so_nothing_leaves_unclaimed",
+        "            and self.flight.may_hold_lock\n",
+        "            and bool(self.flight.waiting)\n",
     ),
     refresh(
         "nothing leaves unclaimed",
@@ -307,7 +313,7 @@ MUTANTS = (
     ground(
         "a caller in a transaction waits for its own lock",
         "test_ground.py",
-        "if in_transaction and flight.locked_for > LOCKED_SECONDS:",
+        "if me.may_hold_lock and flight.locked_for > LOCKED_SECONDS:",
         "if False:",
     ),
     ground(

@@ -197,7 +197,9 @@ class _Refresh:
             served.go_blind(known)
 
     def _may_leave_unclaimed(self) -> bool:
-        """Whether the caller may be what holds the lock that the claim needs, and the request can do no harm (R1)."""
+        """Whether the caller may be what holds the lock that the claim needs, and the request can do no harm (R1). Not
+        where no caller has a transaction: then it is a queue for the row, such as a crowd makes on a busy server.
+        """
         attempt = self.attempt
         return (
             attempt is not None
@@ -205,7 +207,7 @@ class _Refresh:
             and self.complaint is None
             and not attempt.displaces()
             and self.flight.locked_for >= UNCLAIMED_AFTER
-            and bool(self.flight.waiting)
+            and self.flight.may_hold_lock
         )
 
     def _read_decide_claim(self) -> Outcome | None:
