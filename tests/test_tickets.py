@@ -7,7 +7,7 @@ from asgiref.sync import async_to_sync
 
 from tests.conftest import APPID, SECRET, START, renew
 from wechat_token import aget_ticket, arefresh_ticket, get_access_token, get_ticket, refresh_ticket, signals
-from wechat_token.engine import drain, rows
+from wechat_token.engine import drain, rows, served
 from wechat_token.engine.schedule import Reason, seconds
 from wechat_token.exceptions import AccountNotFound, ConfigurationError, KindNotOffered, TokenUnavailable
 from wechat_token.models import Account, RefreshLog, Token
@@ -230,6 +230,32 @@ def test_birth__no_dead_ticket_is_served(db, time, world):
         assert bad == []
         assert weixin.issued(APPID, "ticket_jsapi") == 5
         assert weixin.calls_to(APPID, "ticket") < 25
+
+
+def test_birth__of_another_accounts_ticket_says_nothing(account, weixin, time):
+    """The AppID was corrected: what the former one answered an hour ago does not date this one's ticket."""
+    other = "wx00000000000other"[:18]
+    weixin.add_account(other, SECRET)
+    get_ticket(APPID)
+    time.pass_(20)
+    account = Account.objects.get()
+    account.appid, account.secret = other, SECRET
+    account.save()
+    served.clear_memory()
+    assert weixin.is_valid(get_ticket(other))
+    row = ticket_row(ref=other)
+    assert (row.born_after, row.former_digest) == (None, "")
+
+
+def test_birth__a_ticket_that_nobody_can_read_may_be_the_very_one_that_comes(account, weixin, time, settings):
+    """Else it would be taken for a new one, born after the latest answer, and served for hours after its death."""
+    get_ticket(APPID)
+    time.pass_(20)
+    served.clear_memory()
+    settings.SECRET_KEY = "another"
+    Account.objects.update(secret=SECRET)
+    assert weixin.is_valid(get_ticket(APPID))
+    assert ticket_row().born_after is None
 
 
 # -- in use only (R28)
