@@ -90,11 +90,13 @@ def test_answered__the_last_calls_of_a_day_are_spread_over_it():
     assert (token.expires_at - NOW) == (schedule.next_beijing_midnight(NOW) - NOW) / 10
 
 
-@pytest.mark.parametrize(("limit", "good_for"), [(10_000, 30), (600, 3 * 60 * 60)])
-def test_answered__one_that_may_be_dead_is_asked_for_beyond_these_calls(limit, good_for):
+@pytest.mark.parametrize(
+    ("limit", "first_had", "good_for"), [(10_000, 3600, 30), (10_000, LIFE + 8, 8), (600, 3600, 3 * 60 * 60)]
+)
+def test_answered__one_that_may_be_dead_is_asked_for_beyond_these_calls(limit, first_had, good_for):
     """After two lost answers in a day, say; as long as that is not half of what the issuer allows."""
     usage = {"day": schedule.beijing_day(NOW), "ticket_jsapi": birth.CALLS_A_DAY + 50}
-    token = answer(held(born_after=None, usage=usage), daily_limit=limit)
+    token = answer(held(born_after=None, issued_at=ago(first_had), usage=usage), daily_limit=limit)
     assert token.expires_at == min(ahead(good_for), ahead(LIFE))
 
 

@@ -11,6 +11,7 @@ from wechat_token.engine import drain, rows, served
 from wechat_token.engine.schedule import Reason, seconds
 from wechat_token.exceptions import AccountNotFound, ConfigurationError, KindNotOffered, TokenUnavailable
 from wechat_token.models import Account, RefreshLog, Token
+from wechat_token.platforms import transport
 from wechat_token.sandbox import FakeWeChat, Fault
 from wechat_token.sandbox.testing import fake_wechat
 
@@ -93,7 +94,7 @@ def test_needs__a_dead_token_is_replaced_and_the_ticket_asked_for_once_more(acco
 def test_needs__refused_again_it_stops(account, weixin, time):
     get_access_token(APPID)
     weixin.inject(Fault("error", errcode=40001), times=50, endpoint="ticket")
-    weixin.inject(Fault("error", errcode=40001), times=1, endpoint="get_api_domain_ip")
+    weixin.inject(Fault("error", errcode=40001), times=50, endpoint="get_api_domain_ip")
     with pytest.raises(TokenUnavailable) as caught:
         get_ticket(APPID)
     assert calls(weixin) == (3, 2)  # plain, and forced: the fake returned the very token that was refused
@@ -110,6 +111,25 @@ def test_needs__a_token_that_is_not_to_blame_is_left_alone(account, weixin, time
     assert ticket_row().failures == 1
 
 
+def test_needs__a_token_that_was_replaced_meanwhile_is_not_complained_about(account, weixin, time, monkeypatch):
+    """It died between need and fetch, and another process has renewed it by now: nobody asks WeChat about it."""
+    get_access_token(APPID)
+    time.pass_(60)
+    call = transport.call
+
+    def late(method, path, **options):
+        if path.endswith("getticket"):
+            monkeypatch.setattr(transport, "call", call)
+            weixin.kill_token(APPID)
+            renew(account, Reason.COMMAND)
+        return call(method, path, **options)
+
+    monkeypatch.setattr(transport, "call", late)
+    assert weixin.is_valid(get_ticket(APPID))
+    assert calls(weixin) == (2, 2)
+    assert weixin.calls_to(APPID, "get_api_domain_ip") == 0
+
+
 def test_waiting__is_no_failure_and_names_the_root(account, weixin, time):
     told = []
     signals.attention_needed.connect(lambda **payload: told.append(payload["kind"]), weak=False, dispatch_uid="told")
@@ -123,6 +143,18 @@ def test_waiting__is_no_failure_and_names_the_root(account, weixin, time):
     assert told == ["access_token"]
     assert row.due_at > Token.objects.get(kind="access_token").due_at
     assert weixin.calls_to(APPID, "ticket") == 0
+
+
+def test_waiting__for_a_root_that_backs_off_is_no_failure(account, weixin, time):
+    """It is noted by the ticket's own flight, not by the root's failure."""
+    weixin.freeze(APPID)
+    with pytest.raises(TokenUnavailable):
+        get_access_token(APPID)
+    with pytest.raises(TokenUnavailable, match="waits for"):
+        get_ticket(APPID)
+    row = ticket_row()
+    assert (row.failures, row.waits_for) == (0, f"{APPID} access_token")
+    assert row.due_at > Token.objects.get(kind="access_token").due_at
 
 
 def test_waiting__ends_with_the_roots_success(account, weixin, time):
@@ -172,9 +204,13 @@ def test_waiting__while_the_old_token_serves_nobody_waits(account, weixin, time)
     assert (ticket_row().waits_for, ticket_row().due_at) == ("", before)
 
 
-def test_waiting__what_comes_at_that_very_moment_is_seen(account, weixin, time, monkeypatch):
+@pytest.mark.parametrize("backs_off", [False, True])
+def test_waiting__what_comes_at_that_very_moment_is_seen(account, weixin, time, monkeypatch, backs_off):
     """Between the look at the token and the note that the ticket waits for it."""
     weixin.freeze(APPID)
+    if backs_off:  # so that its success does not touch the ticket's row
+        with pytest.raises(TokenUnavailable):
+            get_access_token(APPID)
     write = rows.write
 
     def late(token, fields, owner=""):

@@ -31,8 +31,8 @@ QUICKLY: Final = 0.5  # the same just after the end of what was told
 CLOSELY_FOR: Final = 600.0  # seconds beyond that end
 SLOWLY: Final = 300.0  # from then on
 AHEAD: Final = 5.0  # seconds before the end of a belief at which the issuer is asked again: a tick of beat
-CALLS_A_DAY: Final = 320  # for a value that outlives what was told, or for two in turn
-SHARE_IN_DOUBT: Final = 0.5  # of the daily limit, for one whose birth is unknown: it can be dead already
+CALLS_A_DAY: Final = 320  # for a value that never changes, or for two in turn
+SHARE_IN_DOUBT: Final = 0.5  # of the daily limit, for one that may die at any time
 SPREAD_LAST: Final = 32  # of these, once no more than so many are left
 
 
@@ -69,7 +69,7 @@ def answered(
     else:
         certain_until = sent_at if born_after is None else min(born_after, sent_at) + seconds(told)
         ends_at = first_at + seconds(told)
-    in_doubt = not comes_back and sent_at < ends_at
+    in_doubt = not comes_back and sent_at < ends_at + seconds(CLOSELY_FOR)
     spare = max(CALLS_A_DAY, int(daily_limit * SHARE_IN_DOUBT)) if in_doubt else CALLS_A_DAY
     left = spare - calls_today(token, endpoint, now)
     belief = believed(sent_at, certain_until, ends_at, pause=pause(left, now), chance=chance)
