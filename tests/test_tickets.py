@@ -7,7 +7,7 @@ from asgiref.sync import async_to_sync
 
 from tests.conftest import APPID, SECRET, START, renew
 from wechat_token import aget_ticket, arefresh_ticket, get_access_token, get_ticket, refresh_ticket, signals
-from wechat_token.engine import drain, rows, served
+from wechat_token.engine import drain, rows, schedule, served
 from wechat_token.engine.schedule import Reason, seconds
 from wechat_token.exceptions import AccountNotFound, ConfigurationError, KindNotOffered, TokenUnavailable
 from wechat_token.models import Account, RefreshLog, Token
@@ -342,6 +342,21 @@ def test_lazy__asleep_after_a_day_and_woken_by_the_next_request(account, weixin,
     drain()
     assert weixin.calls_to(APPID, "ticket") == asked
     assert weixin.is_valid(get_ticket(APPID))
+    assert ticket_row().due_at is not None
+
+
+def test_lazy__somebody_who_asks_at_that_very_moment_keeps_it_awake(account, weixin, time, monkeypatch):
+    get_ticket(APPID)
+    time.pass_(25 * 3600)
+    is_in_use = schedule.is_in_use
+
+    def asked_just_after(token, now):
+        judged = is_in_use(token, now)
+        rows.note_demand(token.pk)
+        return judged
+
+    monkeypatch.setattr(schedule, "is_in_use", asked_just_after)
+    drain()
     assert ticket_row().due_at is not None
 
 

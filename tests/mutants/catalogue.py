@@ -679,6 +679,11 @@ MUTANTS = (
         "if lazy and reason is Reason.SCHEDULE and not is_in_use(token, now):",
         "if False:",
     ),
+    mutant(
+        "it falls asleep although somebody has just asked",
+        "test_tickets.py::test_lazy__somebody_who_asks_at_that_very_moment_keeps_it_awake",
+        ("engine/rows.py", "revision=token.revision, asked_at=token.asked_at)", "revision=token.revision)"),
+    ),
     serving(
         "nobody notes that somebody asks",
         "test_tickets.py::test_lazy__that_somebody_asks_is_noted_by_the_hour",

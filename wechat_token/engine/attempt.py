@@ -87,10 +87,6 @@ class Attempt:
             daily_limit=self.source.daily_limit(self.token.account, forced=False), lazy=self.source.lazy,
         )  # fmt: skip
 
-    def fall_asleep(self) -> None:
-        """Nobody asks for it: it is not due before somebody does (R28)."""
-        rows.write(self.token, {"due_at": None})
-
     def prepare(self, material: Material) -> None:
         """What can fail by itself (R31). Raises ``EncryptionKeyError`` and ``ConfigurationError``."""
         self.material = material

@@ -247,7 +247,7 @@ class _Refresh:
             self.held_back = attempt
             return Outcome(Status.LIMITED, token, entry, decision.until, why)
         if decision.action is Action.SLEEP:
-            attempt.fall_asleep()
+            rows.fall_asleep(token)
         status = Status.BUSY if decision.action is Action.BUSY else Status.CURRENT
         return Outcome(status, token, entry, decision.until)
 
