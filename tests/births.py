@@ -87,7 +87,7 @@ def run(world: str, *, days: float, seed: str, other: bool = False) -> Result:
         same, digest = value == served, str(value)
         fields = birth.answered(
             token, same=same, digest=digest, life=int(LIFE), now=moment(answered), endpoint="ticket",
-            chance=rng.random(),
+            chance=rng.random(), daily_limit=10_000, is_ours=served >= 0,
         )  # fmt: skip
         if not same:
             fields |= {"issued_at": moment(now), "former_digest": str(served)}

@@ -10,7 +10,7 @@ from typing import Any
 
 from django.db import OperationalError
 
-from wechat_token.engine.ground import Flight
+from wechat_token.engine.ground import Flight, Waiter
 
 # Waits without an end are to fail a test, not to hang it. A caller's longest wait has 150 slices.
 PATIENCE = 1000
@@ -48,9 +48,9 @@ class Hangar:
 
 
 @contextmanager
-def awaited(flight: Flight) -> Iterator[None]:
+def awaited(flight: Flight, *, in_transaction: bool = True) -> Iterator[None]:
     """As if a caller waited for it."""
-    me = object()
+    me = Waiter(in_transaction=in_transaction)
     flight.waiting.append(me)
     yield
     flight.waiting.remove(me)

@@ -24,9 +24,13 @@ def held(**fields: object) -> Token:
     return Token(**usual | fields)
 
 
-def answer(token: Token, *, same: bool = True, life: int = LIFE, digest: str = "new", chance: float = 0.5) -> Token:
+def answer(
+    token: Token, *, same: bool = True, life: int = LIFE, digest: str = "new", chance: float = 0.5,
+    daily_limit: int = 10_000, is_ours: bool = True,
+) -> Token:  # fmt: skip
     fields = birth.answered(
-        token, same=same, digest=digest, life=life, now=NOW, endpoint="ticket_jsapi", chance=chance
+        token, same=same, digest=digest, life=life, now=NOW, endpoint="ticket_jsapi", chance=chance,
+        daily_limit=daily_limit, is_ours=is_ours,
     )  # fmt: skip
     return written(token, fields)
 
@@ -48,6 +52,11 @@ def test_answered__of_unknown_birth_it_is_good_for_moments(fields):
     token = answer(held(**fields), same=False)
     assert (token.born_after, token.expires_at) == (None, ahead(30))
     assert ahead(24) < token.due_at < ahead(30)
+
+
+def test_answered__what_the_row_remembers_of_another_account_or_cannot_read_tells_no_birth():
+    token = answer(held(answered_at=ago(25)), same=False, is_ours=False)
+    assert (token.born_after, token.expires_at) == (None, ahead(30))
 
 
 def test_answered__a_rest_is_believed():
@@ -74,11 +83,27 @@ def test_answered__in_doubt(first_had, good_for):
 
 
 def test_answered__the_last_calls_of_a_day_are_spread_over_it():
-    """A ticket that never changes, two in turn, an issuer of odd habits: R16."""
+    """A ticket that never changes, an issuer of odd habits: R16."""
     used = birth.CALLS_A_DAY - 10
     usage = {"day": schedule.beijing_day(NOW), "ticket_jsapi": used}
     token = answer(held(born_after=None, issued_at=ago(LIFE + 9000), usage=usage))
     assert (token.expires_at - NOW) == (schedule.next_beijing_midnight(NOW) - NOW) / 10
+
+
+@pytest.mark.parametrize(
+    ("limit", "first_had", "good_for"), [(10_000, 3600, 30), (10_000, LIFE + 8, 8), (600, 3600, 3 * 60 * 60)]
+)
+def test_answered__one_that_may_be_dead_is_asked_for_beyond_these_calls(limit, first_had, good_for):
+    """After two lost answers in a day, say; as long as that is not half of what the issuer allows."""
+    usage = {"day": schedule.beijing_day(NOW), "ticket_jsapi": birth.CALLS_A_DAY + 50}
+    token = answer(held(born_after=None, issued_at=ago(first_had), usage=usage), daily_limit=limit)
+    assert token.expires_at == min(ahead(good_for), ahead(LIFE))
+
+
+def test_answered__two_in_turn_are_spread():
+    usage = {"day": schedule.beijing_day(NOW), "ticket_jsapi": birth.CALLS_A_DAY}
+    token = answer(held(former_digest="new", usage=usage), same=False)
+    assert token.expires_at > ahead(1800)
 
 
 @for_any(

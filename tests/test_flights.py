@@ -163,6 +163,23 @@ def test_begin__unclaimed_gives_way_to_who_claimed_meanwhile(account, hangar, we
     assert (row(account).lease_owner, row(account).version) == ("another", 0)
 
 
+def test_begin__nobody_in_a_transaction_so_nothing_leaves_unclaimed(account, hangar, weixin, lock, time, monkeypatch):
+    """Many processes that queue for the row of a busy server meet its limit for locks, too: one call all the same."""
+    flight = begin(KEY, Reason.CALLER)
+
+    def freed_in_time(duration):
+        time.pass_(duration)
+        lock.held = time.elapsed < 5
+
+    monkeypatch.setattr(clock, "sleep", freed_in_time)
+    when_asked(monkeypatch, lambda: asked.append(row(account).lease_owner))
+    asked: list[str] = []
+    with awaited(flight, in_transaction=False):
+        hangar.let_go()
+    assert len(asked) == 1
+    assert asked[0]
+
+
 @pytest.mark.parametrize("endpoint", ["stable", "classic"])
 def test_begin__nobody_waits_so_nothing_leaves_unclaimed(account, hangar, weixin, lock, time, endpoint):
     Account.objects.update(endpoint=endpoint)

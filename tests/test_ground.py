@@ -103,7 +103,7 @@ def test_wait__a_transaction_is_no_reason_to_give_up_on_wechat(hangar, time, mon
 
 def test_wait__anybody_for_a_second_then_four(hangar, time):
     flight = hung()
-    flight.waiting += [object() for _ in range(ground.WAITING)]
+    flight.waiting += [ground.Waiter(in_transaction=False) for _ in range(ground.WAITING)]
     with pytest.raises(Crowded):
         ground.wait(flight, 15)
     assert time.elapsed == pytest.approx(ground.FREE_SECONDS, abs=0.2)
@@ -111,7 +111,7 @@ def test_wait__anybody_for_a_second_then_four(hangar, time):
 
 def test_wait__one_of_the_four_goes_on(hangar, time):
     flight = hung()
-    flight.waiting += [object() for _ in range(ground.WAITING - 1)]
+    flight.waiting += [ground.Waiter(in_transaction=False) for _ in range(ground.WAITING - 1)]
     with pytest.raises(NotYet):
         ground.wait(flight, 15)
 
@@ -122,7 +122,7 @@ def test_wait__where_the_last_flight_was_slow_nobody_has_a_second(hangar, time, 
     ground.start(KEY, lambda flight: time.pass_(took))
     hangar.let_go()
     began, flight = time.elapsed, hung()
-    flight.waiting += [object() for _ in range(ground.WAITING)]
+    flight.waiting += [ground.Waiter(in_transaction=False) for _ in range(ground.WAITING)]
     with pytest.raises(Crowded):
         ground.wait(flight, 15, over_http=True)
     assert time.elapsed - began == pytest.approx(patience, abs=0.2)

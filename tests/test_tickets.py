@@ -7,10 +7,11 @@ from asgiref.sync import async_to_sync
 
 from tests.conftest import APPID, SECRET, START, renew
 from wechat_token import aget_ticket, arefresh_ticket, get_access_token, get_ticket, refresh_ticket, signals
-from wechat_token.engine import drain, rows
+from wechat_token.engine import drain, rows, schedule, served
 from wechat_token.engine.schedule import Reason, seconds
 from wechat_token.exceptions import AccountNotFound, KindNotOffered, TokenUnavailable
 from wechat_token.models import Account, RefreshLog, Token
+from wechat_token.platforms import transport
 from wechat_token.sandbox import FakeWeChat, Fault
 from wechat_token.sandbox.testing import fake_wechat
 
@@ -93,7 +94,7 @@ def test_needs__a_dead_token_is_replaced_and_the_ticket_asked_for_once_more(acco
 def test_needs__refused_again_it_stops(account, weixin, time):
     get_access_token(APPID)
     weixin.inject(Fault("error", errcode=40001), times=50, endpoint="ticket")
-    weixin.inject(Fault("error", errcode=40001), times=1, endpoint="get_api_domain_ip")
+    weixin.inject(Fault("error", errcode=40001), times=50, endpoint="get_api_domain_ip")
     with pytest.raises(TokenUnavailable) as caught:
         get_ticket(APPID)
     assert calls(weixin) == (3, 2)  # plain, and forced: the fake returned the very token that was refused
@@ -110,6 +111,25 @@ def test_needs__a_token_that_is_not_to_blame_is_left_alone(account, weixin, time
     assert ticket_row().failures == 1
 
 
+def test_needs__a_token_that_was_replaced_meanwhile_is_not_complained_about(account, weixin, time, monkeypatch):
+    """It died between need and fetch, and another process has renewed it by now: nobody asks WeChat about it."""
+    get_access_token(APPID)
+    time.pass_(60)
+    call = transport.call
+
+    def late(method, path, **options):
+        if path.endswith("getticket"):
+            monkeypatch.setattr(transport, "call", call)
+            weixin.kill_token(APPID)
+            renew(account, Reason.COMMAND)
+        return call(method, path, **options)
+
+    monkeypatch.setattr(transport, "call", late)
+    assert weixin.is_valid(get_ticket(APPID))
+    assert calls(weixin) == (2, 2)
+    assert weixin.calls_to(APPID, "get_api_domain_ip") == 0
+
+
 def test_waiting__is_no_failure_and_names_the_root(account, weixin, time):
     told = []
     signals.attention_needed.connect(lambda **payload: told.append(payload["kind"]), weak=False, dispatch_uid="told")
@@ -123,6 +143,18 @@ def test_waiting__is_no_failure_and_names_the_root(account, weixin, time):
     assert told == ["access_token"]
     assert row.due_at > Token.objects.get(kind="access_token").due_at
     assert weixin.calls_to(APPID, "ticket") == 0
+
+
+def test_waiting__for_a_root_that_backs_off_is_no_failure(account, weixin, time):
+    """It is noted by the ticket's own flight, not by the root's failure."""
+    weixin.freeze(APPID)
+    with pytest.raises(TokenUnavailable):
+        get_access_token(APPID)
+    with pytest.raises(TokenUnavailable, match="waits for"):
+        get_ticket(APPID)
+    row = ticket_row()
+    assert (row.failures, row.waits_for) == (0, f"{APPID} access_token")
+    assert row.due_at > Token.objects.get(kind="access_token").due_at
 
 
 def test_waiting__ends_with_the_roots_success(account, weixin, time):
@@ -172,9 +204,13 @@ def test_waiting__while_the_old_token_serves_nobody_waits(account, weixin, time)
     assert (ticket_row().waits_for, ticket_row().due_at) == ("", before)
 
 
-def test_waiting__what_comes_at_that_very_moment_is_seen(account, weixin, time, monkeypatch):
+@pytest.mark.parametrize("backs_off", [False, True])
+def test_waiting__what_comes_at_that_very_moment_is_seen(account, weixin, time, monkeypatch, backs_off):
     """Between the look at the token and the note that the ticket waits for it."""
     weixin.freeze(APPID)
+    if backs_off:  # so that its success does not touch the ticket's row
+        with pytest.raises(TokenUnavailable):
+            get_access_token(APPID)
     write = rows.write
 
     def late(token, fields, owner=""):
@@ -232,6 +268,32 @@ def test_birth__no_dead_ticket_is_served(db, time, world):
         assert weixin.calls_to(APPID, "ticket") < 25
 
 
+def test_birth__of_another_accounts_ticket_says_nothing(account, weixin, time):
+    """The AppID was corrected: what the former one answered an hour ago does not date this one's ticket."""
+    other = "wx00000000000other"[:18]
+    weixin.add_account(other, SECRET)
+    get_ticket(APPID)
+    time.pass_(20)
+    account = Account.objects.get()
+    account.appid, account.secret = other, SECRET
+    account.save()
+    served.clear_memory()
+    assert weixin.is_valid(get_ticket(other))
+    row = ticket_row(ref=other)
+    assert (row.born_after, row.former_digest) == (None, "")
+
+
+def test_birth__a_ticket_that_nobody_can_read_may_be_the_very_one_that_comes(account, weixin, time, settings):
+    """Else it would be taken for a new one, born after the latest answer, and served for hours after its death."""
+    get_ticket(APPID)
+    time.pass_(20)
+    served.clear_memory()
+    settings.SECRET_KEY = "another"
+    Account.objects.update(secret=SECRET)
+    assert weixin.is_valid(get_ticket(APPID))
+    assert ticket_row().born_after is None
+
+
 # -- in use only (R28)
 
 
@@ -274,6 +336,21 @@ def test_lazy__asleep_after_a_day_and_woken_by_the_next_request(account, weixin,
     drain()
     assert weixin.calls_to(APPID, "ticket") == asked
     assert weixin.is_valid(get_ticket(APPID))
+    assert ticket_row().due_at is not None
+
+
+def test_lazy__somebody_who_asks_at_that_very_moment_keeps_it_awake(account, weixin, time, monkeypatch):
+    get_ticket(APPID)
+    time.pass_(25 * 3600)
+    is_in_use = schedule.is_in_use
+
+    def asked_just_after(token, now):
+        judged = is_in_use(token, now)
+        rows.note_demand(token.pk)
+        return judged
+
+    monkeypatch.setattr(schedule, "is_in_use", asked_just_after)
+    drain()
     assert ticket_row().due_at is not None
 
 

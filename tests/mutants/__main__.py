@@ -39,13 +39,14 @@ CHECKS: dict[str, tuple[Check, ...]] = {
         tested_by("test_rows.py", "test_ground.py", "test_served.py", "test_flights.py", "test_complaints.py",
                   "test_connections.py", "test_drain.py"),
         tested_by("test_schedule.py", "test_schedule_answers.py", "test_official_account.py"),
-        tested_by("test_refresh.py", "test_serving.py"),
+        tested_by("test_refresh.py", "test_serving.py", "test_tickets.py", "test_birth.py"),
     ),
     "simulation": (
         ("simulation, two beats", (*SIMULATION, "--seed=1", "--beats=2")),
         ("simulation, no Celery", (*SIMULATION, "--seed=2", "--days=0.3", "--beats=0", "--reads=60")),
         ("simulation, hammered", (*SIMULATION, "--seed=3", "--days=0.05", "--accounts=1", "--hammer=1", "--reads=60")),
         ("simulation, usual faults", (*SIMULATION, "--seed=11", "--runs=3", "--faults=1")),
+        ("simulation, tickets", (*SIMULATION, "--seed=71", "--accounts=4", "--tickets=A", "--days=1.3", "--faults=1")),
         ("simulation, five times", (*SIMULATION, "--seed=41", "--runs=12", "--faults=5")),
     ),
 }  # fmt: skip

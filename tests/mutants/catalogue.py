@@ -37,6 +37,7 @@ def of(file: str) -> Callable[[str, str, str, str], Mutant]:
 accounts = of("engine/accounts.py")
 attempt = of("engine/attempt.py")
 batch = of("engine/batch.py")
+birth = of("engine/birth.py")
 complaints = of("engine/complaints.py")
 connections = of("engine/connections.py")
 ground = of("engine/ground.py")
@@ -137,8 +138,14 @@ MUTANTS = (
     refresh(
         "what nobody waits for leaves unclaimed",
         "test_flights.py::test_begin__nobody_waits_so_nothing_leaves_unclaimed",
-        "            and bool(self.flight.waiting)\n        )",
+        "            and self.flight.may_hold_lock\n        )",
         "        )",
+    ),
+    refresh(
+        "a queue for the row is taken for a caller's lock",
+        "test_flights.py::test_begin__nobody_in_a_transaction_so_nothing_leaves_unclaimed",
+        "            and self.flight.may_hold_lock\n",
+        "            and bool(self.flight.waiting)\n",
     ),
     refresh(
         "nothing leaves unclaimed",
@@ -307,7 +314,7 @@ MUTANTS = (
     ground(
         "a caller in a transaction waits for its own lock",
         "test_ground.py",
-        "if in_transaction and flight.locked_for > LOCKED_SECONDS:",
+        "if me.may_hold_lock and flight.locked_for > LOCKED_SECONDS:",
         "if False:",
     ),
     ground(
@@ -586,6 +593,102 @@ MUTANTS = (
         "test_complaints.py::test_complain__a_forced_refresh_that_changes_nothing_is_counted",
         "(schedule.seconds(rule.min_gap if rule is not None else 30.0), has_left=True)",
         "(schedule.seconds(rule.min_gap if rule is not None else 30.0), has_left=False)",
+    ),
+    # -- needs, blame, waiting (R20, R21, R22)
+    refresh(
+        "claimed before its needs are in hand",
+        "test_tickets.py::test_get_ticket__fetches_token_and_ticket_once_each",
+        "            if self._lacks_needs(attempt):\n                self.attempt = attempt\n",
+        "            if self._lacks_needs(attempt):\n                attempt.claim(now, probing=True)\n"
+        "                self.attempt = attempt\n",
+    ),
+    official_account(
+        "a refusal of the token is laid at the ticket itself",
+        "test_tickets.py::test_needs__a_dead_token_is_replaced_and_the_ticket_asked_for_once_more",
+        "return TOKEN if errcode in DEAD_TOKEN_CODES else None",
+        "return None",
+    ),
+    refresh(
+        "the complaint is about the current token, not about the refused one",
+        "test_tickets.py::test_needs__a_token_that_was_replaced_meanwhile_is_not_complained_about",
+        "        stale = attempt.material[need]\n",
+        "        known = served.recall((self.flight.key[0], need.kind))\n"
+        "        stale = attempt.material[need] if known is None else Secret(known.value)\n",
+    ),
+    refresh(
+        "two fetches after a blame",
+        "test_tickets.py::test_needs__refused_again_it_stops",
+        "if self.repeated or self.unclaimed or not",
+        "if self.unclaimed or not",
+    ),
+    attempt(
+        "each child learns for itself that its root is dead",
+        "test_tickets.py::test_waiting__a_ticket_that_is_due_is_held_by_its_roots_failure",
+        "return None if until is None else Dependents(kinds, now, until, name_of(after))",
+        "return None",
+    ),
+    attempt(
+        "a root that is back wakes nobody",
+        "test_tickets.py::test_waiting__ends_with_the_roots_success",
+        "return Dependents(kinds, now) if schedule.lets_go(self.token, now, self.overlap) else None",
+        "return None",
+    ),
+    schedule(
+        "waiting counts as a failure",
+        "test_tickets.py::test_waiting__for_a_root_that_backs_off_is_no_failure",
+        'return {"waits_for": root, "due_at": next_try + seconds(WAIT_BEYOND)}',
+        'return {"waits_for": root, "due_at": next_try + seconds(WAIT_BEYOND), "failures": token.failures + 1}',
+    ),
+    refresh(
+        "who begins to wait does not look again",
+        "test_tickets.py::test_waiting__what_comes_at_that_very_moment_is_seen",
+        "return not all(root is not None and schedule.is_usable(root, clock.now(), overlap) for root in roots)",
+        "return True",
+    ),
+    # -- birth (R23)
+    birth(
+        "born with each answer",
+        "test_birth.py",
+        "certain_until = sent_at if born_after is None else min(born_after, sent_at) + seconds(told)",
+        "certain_until = sent_at + seconds(told)",
+    ),
+    birth("vouched for beyond the end", "test_birth.py", "    if -CLOSELY < beyond < 0:\n", "    if False:\n"),
+    birth("vouched for without end", "test_birth.py", "        step = SLOWLY\n", "        step = 7200.0\n"),
+    birth(
+        "another account's answers date a ticket",
+        "test_birth.py",
+        "knows = is_ours and not comes_back",
+        "knows = not comes_back",
+    ),
+    attempt(
+        "an unreadable ticket's answers date the next",
+        "test_tickets.py::test_birth__a_ticket_that_nobody_can_read_may_be_the_very_one_that_comes",
+        "bool(token.version) and not self._unreadable and token.issued_for == self.ref\n        fields",
+        "bool(token.version) and token.issued_for == self.ref\n        fields",
+    ),
+    birth(
+        "what may be dead is believed to save calls",
+        "test_birth.py",
+        "in_doubt = not comes_back and sent_at < ends_at + seconds(CLOSELY_FOR)",
+        "in_doubt = False",
+    ),
+    # -- in use only (R28)
+    schedule(
+        "a lazy credential never falls asleep",
+        "test_tickets.py::test_lazy__asleep_after_a_day_and_woken_by_the_next_request",
+        "if lazy and reason is Reason.SCHEDULE and not is_in_use(token, now):",
+        "if False:",
+    ),
+    mutant(
+        "it falls asleep although somebody has just asked",
+        "test_tickets.py::test_lazy__somebody_who_asks_at_that_very_moment_keeps_it_awake",
+        ("engine/rows.py", "revision=token.revision, asked_at=token.asked_at)", "revision=token.revision)"),
+    ),
+    serving(
+        "nobody notes that somebody asks",
+        "test_tickets.py::test_lazy__that_somebody_asks_is_noted_by_the_hour",
+        "if entry.kind != ACCESS_TOKEN and clock.monotonic() >= noted_until and not get_settings().paused:",
+        "if False:",
     ),
     # -- failures, edits, quotas (R10, R16, R31, R36)
     schedule(

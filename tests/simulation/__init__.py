@@ -16,6 +16,7 @@ real code does I/O: at every SQL statement, cache operation, HTTP request and sl
 ``actors``              readers, complainers, liars, transactions that hold a row, beat
 ``upstream``            what WeChat issued and why each token died: the truth
 ``witness``             the invariants, checked in every step
+``tickets``             what WeChat issued of them, and their invariants
 ``world`` ``report``    a run and its verdict
 ======================  ===============================================================================
 """

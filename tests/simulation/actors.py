@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from django.db import Error as AnyDatabaseError
 
-from wechat_token import get_access_token, refresh_access_token
+from wechat_token import get_access_token, get_ticket, refresh_access_token, refresh_ticket
 from wechat_token.exceptions import AccountError, EncryptionKeyError, RefreshRateLimited, TokenUnavailable
 
 from .processes import EPOCH, Process
@@ -50,6 +50,9 @@ class Actors:
                 for other in (process, process, *world.webs):
                     self._read_in(other, appid)
             self.read(appid)
+            for kind in world.tickets.kinds(appid):
+                if rng.random() < 0.5:
+                    self.read_ticket(appid, kind)
 
     def look_closely(self, appid: str) -> None:
         """A token was issued: read soon, and again when the displaced one dies."""
@@ -120,6 +123,48 @@ class Actors:
         task.fetched, task.blocked, task.paused = 0, 0.0, False
         return task
 
+    # -- tickets -----------------------------------------------------------------------------------
+
+    def read_ticket_somewhere(self, appid: str, kind: str) -> None:
+        process = self.rng.choice(self.world.webs)
+        if process.alive and self.world.options.reads and kind in self.world.tickets.kinds(appid):
+            self.kernel.spawn(process, partial(self.read_ticket, appid, kind), "reader")
+
+    def read_ticket(self, appid: str, kind: str, *, in_transaction: bool | None = None) -> None:
+        """``get_ticket()``, judged; a dead one is complained about, and now and then a good one."""
+        tickets, task, since, key = self.world.tickets, self._begun(), self.kernel.now, (appid, kind)
+        task.in_transaction = self.rng.random() < IN_TRANSACTION if in_transaction is None else in_transaction
+        usable = tickets.usable(key, task.process)
+        known = task.process.served_tickets.get(key, (0, 0.0))[0]
+        tickets.asks(key)
+        try:
+            text = get_ticket(appid, kind)
+        except TokenUnavailable as exc:
+            tickets.unavailable(task, key, exc)
+            return
+        except (AccountError, AnyDatabaseError, EncryptionKeyError):
+            return
+        finally:
+            self.world.witness.answered(task, appid, since)
+        if usable and tickets.usable(key, task.process):
+            tickets.waited(task, key)
+        works = tickets.gets(task, key, text, since, known)
+        if self.rng.random() < (0.005 if works else 0.7):
+            self._complain_about_ticket(key, text)
+
+    def _complain_about_ticket(self, key: tuple[str, str], stale: str) -> None:
+        world, task, since = self.world, self._begun(), self.kernel.now
+        known = task.process.served_tickets.get(key, (0, 0.0))[0]
+        world.witness.figures.complaints += 1
+        try:
+            text = refresh_ticket(*key, stale_ticket=stale, client=HONEST)
+        except (TokenUnavailable, AccountError, AnyDatabaseError, EncryptionKeyError):
+            return
+        finally:
+            world.witness.answered(task, key[0], since)
+        if text != stale:
+            world.tickets.gets(task, key, text, since, known)
+
     # -- clients that complain without reason ------------------------------------------------------
 
     def complain_falsely(self, appid: str) -> None:
@@ -175,6 +220,9 @@ class Actors:
     def _hold_row(self, appid: str) -> None:
         world, rng, task = self.world, self.rng, self.kernel.alive()
         row = world.witness.by_appid.get(appid)
+        tickets = [world.tickets.rows.get((appid, kind)) for kind in world.tickets.kinds(appid)]
+        if tickets and rng.random() < 0.5:
+            row = rng.choice(tickets) or row
         if row is None or world.calm or not world.database.lock(row.id, task):
             return
         luck = rng.random()
@@ -185,6 +233,8 @@ class Actors:
                 world.calamities.lose_value(appid)
             self.kernel.sleep(seconds * rng.random())
             self.read(appid, in_transaction=True)
+            for kind in world.tickets.kinds(appid):
+                self.read_ticket(appid, kind, in_transaction=True)
             if rng.random() < 0.2:
                 self.complain(appid, world.witness.stored.get(appid, "none"))
             self.kernel.sleep(seconds * rng.random())
@@ -206,6 +256,8 @@ class Actors:
         for appid in self.world.appids:
             self._check_recovered(appid)
             self.kernel.spawn(self.world.webs[0], partial(self.read, appid), "last look")
+            for kind in self.world.tickets.kinds(appid):
+                self.kernel.spawn(self.world.webs[0], partial(self.read_ticket, appid, kind), "last look")
 
     def _check_recovered(self, appid: str) -> None:
         world, row = self.world, self.world.witness.by_appid.get(appid)

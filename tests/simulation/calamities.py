@@ -8,11 +8,12 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from wechat_token.encryption import StoredSecret
-from wechat_token.models import Account, Token
+from wechat_token.models import ACCESS_TOKEN, Account, Token
 from wechat_token.sandbox import Fault
 
 from .cipher import LOST, SITE
 from .network import OUTAGES, Outage
+from .tickets import TYPES
 
 if TYPE_CHECKING:
     from .processes import Host
@@ -43,7 +44,7 @@ class Calamities:
             "ip_whitelists": self.whitelist, "quotas": self.quota, "deactivations": self.deactivate,
             "deletions": self.delete, "hand_edits": self.edit_by_hand,
             "locks": self.world.actors.lock, "lost_values": self.lose_value, "restores": self.restore,
-            "hung_accounts": self.hang, "liars": self.world.actors.lie,
+            "ended_tickets": self.end_tickets, "hung_accounts": self.hang, "liars": self.world.actors.lie,
         }  # fmt: skip
         for name, strike in site.items():
             self._recur(getattr(self.world.swarm, name), strike)
@@ -187,6 +188,11 @@ class Calamities:
         self.world.fake.kill_token(appid, stuck=self.rng.random() < 0.5)
         self._struck(appid, "WeChat ends the tokens")
 
+    def end_tickets(self, appid: str) -> None:
+        for kind in TYPES.values():
+            self.world.fake.end_ticket(appid, kind)
+        self.world.trouble(appid, "WeChat ends the tickets")
+
     def hang(self, appid: str) -> None:
         seconds = self._length()
         self.world.network.hung_until[appid] = self.kernel.now + seconds
@@ -259,9 +265,12 @@ class Calamities:
 
     def restore(self, appid: str) -> None:
         """The row as it is now comes back after an hour or more, whatever has become of it."""
-        before = Token.objects.filter(account__appid=appid).exclude(version=0).values().first()
+        world, kinds = self.world, [ACCESS_TOKEN, *self.world.tickets.kinds(appid)]
+        kind = ACCESS_TOKEN if len(kinds) == 1 else self.rng.choice(kinds)
+        before = Token.objects.filter(account__appid=appid, kind=kind).exclude(version=0).values().first()
         if before is not None:
-            text = self.world.witness.stored.get(appid, "")
+            of_ticket = world.tickets.stored.get((appid, kind), "")
+            text = world.witness.stored.get(appid, "") if kind == ACCESS_TOKEN else of_ticket
             self.kernel.after(self.rng.uniform(1.0, 2.0) * 3600.0, partial(self._restore_row, appid, before, text))
 
     def _restore_row(self, appid: str, before: dict[str, Any], text: str) -> None:
@@ -270,7 +279,11 @@ class Calamities:
             value=StoredSecret(SITE + text),
         ):
             self.world.trouble(appid, "the row is restored from a backup")
-            self.world.witness.restored(appid, text)
+            if before["kind"] == ACCESS_TOKEN:
+                self.world.witness.restored(appid, text)
+            else:
+                self.world.tickets.stored[appid, before["kind"]] = text
+                self.world.witness.meddled(appid)
             for _ in range(4):
                 self.kernel.after(self.rng.uniform(0.0, 8.0), partial(self.world.actors.read_somewhere, appid))
 

@@ -58,6 +58,7 @@ class Kernel:
         self._order = itertools.count()
         self._main = greenlet.getcurrent()
         self._horizon = 0.0
+        self.transaction: Task | None = None  # whose transaction is open: events from outside wait for its end
         self._context: Process | None = None
 
     # -- events ------------------------------------------------------------------------------------
@@ -73,18 +74,20 @@ class Kernel:
     def run(self, until: float) -> None:
         self._horizon = until
         heap = self._heap
-        while heap and heap[0][0] <= until:
-            time, _tie, _order, what, turn = heapq.heappop(heap)
+        while heap and (heap[0][0] <= until or self.transaction is not None):
+            time, tie, _order, what, turn = heapq.heappop(heap)
             if isinstance(what, Task):
                 if what.dead or what.turn != turn:
                     continue
                 self.now = max(self.now, time)
                 self._resume(what)
+            elif self.transaction is not None and tie >= 0.0:
+                self.at(time + 0.001, what)
             else:
                 self.now = max(self.now, time)
                 self.events += 1
                 what()
-        self.now = until
+        self.now = max(self.now, until)
 
     # -- tasks -------------------------------------------------------------------------------------
 
@@ -166,7 +169,7 @@ class Kernel:
             raise Killed
 
     def _resume(self, task: Task) -> None:
-        if self.now < task.process.paused_until:
+        if self.now < task.process.paused_until and task is not self.transaction:
             task.paused = True
             self._push(task, task.process.paused_until)
             return

@@ -17,6 +17,8 @@ from wechat_token.redaction import Secret
 from wechat_token.sandbox import Fault, Reply
 
 if TYPE_CHECKING:
+    from .kernel import Task
+    from .witness import Flight
     from .world import World
 
 # Seconds after which no request is still on its way: what schedule.SETTLE allows, by the clock of any host.
@@ -77,15 +79,19 @@ class Network:
         for thread in (task, task.starter):
             if thread is not None:
                 thread.fetched += 1
-        what = _name(path, json)
+        what = _name(path, query, json)
         appid = world.truth.appid_of(query, body)
         way = self._way(appid, what)
-        flight = world.witness.request_leaves(task, appid, what)
+        if what.startswith("ticket"):
+            world.tickets.request_leaves(task, appid, what)
+            flight = None
+        else:
+            flight = world.witness.request_leaves(task, appid, what)
         if way.trouble:
             world.trouble(appid, f"{what}: {way.trouble}")
         if way.refused:
             kernel.sleep(way.answered)
-            world.witness.request_ends(flight, lost=False, sent=False)
+            self._ends(flight, task, appid, what, lost=False, sent=False)
             raise TransportError("simulated: connection refused (nothing was sent)", may_have_issued=False)
         box: list[Reply] = []
         if way.arrives < NO_WAY:
@@ -93,27 +99,36 @@ class Network:
         kernel.wait(min(way.answered, begun + limit - kernel.now))
         world.step("http answer", 0.0)
         if way.reset or way.answered > limit or not box:
-            lost = way.arrives < NO_WAY and what != "probe"
-            world.witness.request_ends(flight, lost=lost)
+            self._ends(flight, task, appid, what, lost=way.arrives < NO_WAY)
             raise TransportError("simulated: no complete answer (the request had been sent)", may_have_issued=True)
         answer = _read(box[0])
         if what == "probe":
             world.witness.probe_answered(task, appid, answer)
-        world.witness.request_ends(flight, lost=isinstance(answer, AnswerError) and what != "probe")
+        self._ends(flight, task, appid, what, lost=isinstance(answer, AnswerError))
         if isinstance(answer, AnswerError):
             raise answer
         return answer
 
+    def _ends(
+        self, flight: Flight | None, task: Task, appid: str, what: str, *, lost: bool, sent: bool = True
+    ) -> None:  # fmt: skip
+        if flight is None:
+            self.world.tickets.request_ends(task, appid, what)
+        else:
+            self.world.witness.request_ends(flight, lost=lost and what != "probe", sent=sent)
+
     def _arrive(
         self, method: str, path: str, query: dict[str, str], body: bytes, appid: str, what: str, way: Way
     ) -> Reply:
-        fake = self.world.fake
+        fake, world = self.world.fake, self.world
         if way.spoil is not None:
             fake.inject(way.spoil)
         reply = fake.handle(method, path, query, body)
-        if what != "probe":
-            self.world.truth.look(appid, what)
-            self.world.witness.request_processed(appid)
+        if what.startswith("ticket"):
+            world.tickets.look(appid)
+        elif what != "probe":
+            world.truth.look(appid, what)
+            world.witness.request_processed(appid)
         return reply
 
     def _way(self, appid: str, what: str) -> Way:
@@ -127,6 +142,8 @@ class Network:
             self.outage = None
         if world.kernel.now < self.hung_until.get(appid, 0.0):
             return Way(there if rng.random() < 0.5 else NO_WAY, NO_WAY, trouble="hangs")
+        if what.startswith("ticket") and swarm.blamed and rng.random() < swarm.blamed:
+            return Way(there, back, Fault("error", errcode=40001), trouble="blames the token")
         if what == "probe" and swarm.undecided and rng.random() < swarm.undecided:
             return Way(there, back, rng.choice(UNDECIDED), reset=rng.random() < 0.2, trouble="does not tell")
         luck = rng.random()
@@ -166,7 +183,9 @@ def _revealed(values: Mapping[str, Any] | None) -> dict[str, Any]:
     return {k: v.reveal() if isinstance(v, Secret) else v for k, v in (values or {}).items()}
 
 
-def _name(path: str, json: Mapping[str, Any] | None) -> str:
+def _name(path: str, query: Mapping[str, str], json: Mapping[str, Any] | None) -> str:
+    if path == "/cgi-bin/ticket/getticket":
+        return f"ticket_{query['type']}"
     if path == "/cgi-bin/token":
         return "classic"
     if path == "/cgi-bin/stable_token":

@@ -40,6 +40,7 @@ class Process:
         self.paused_until = 0.0
         self.tasks: dict[Task, None] = {}
         self.served: dict[str, tuple[int, float]] = {}  # by AppID: newest version handed out here, and when
+        self.served_tickets: dict[tuple[str, str], tuple[int, float]] = {}
         self._memory = remembered.fresh()
 
     def lay_out(self) -> None:

@@ -13,6 +13,7 @@ from wechat_token.models import ACCESS_TOKEN, Account
 from wechat_token.platforms import OFFICIAL_ACCOUNT, source_for
 
 from .beat import INTERVAL
+from .tickets import TYPES
 from .world import Options, World
 
 
@@ -30,6 +31,9 @@ class Verdict:
     dead_seconds: float
     repairs: int
     longest_repair: float
+    ticket_calls: dict[str, int]
+    dead_ticket_seconds: dict[str, float]
+    longest_dead_ticket: float
 
 
 def simulate(options: list[Options], jobs: int = 1) -> int:
@@ -69,6 +73,9 @@ def run(option: Options) -> Verdict:
         dead_seconds=figures.dead_seconds,
         repairs=figures.repairs,
         longest_repair=figures.longest_repair,
+        ticket_calls=world.ticket_calls_counted if option.tickets else {},
+        dead_ticket_seconds=world.tickets.dead_seconds if option.tickets else {},
+        longest_dead_ticket=world.tickets.longest_dead,
     )
 
 
@@ -88,12 +95,28 @@ def _lines(world: World, cpu: float) -> Iterator[str]:
         f"behind_our_back={figures.behind_our_back} slow_news={figures.slow_news} skew={figures.within_skew} "
         f"blind={figures.blind} restored={figures.restored} unavailable={figures.unavailable} "
         f"complaints={figures.complaints} kills={figures.kills} pauses={figures.pauses} "
+        f"{_of_tickets(world)}"
         f"digest={world.digest:08x} speed={account_days / cpu:.1f}/s"
     )
     if figures.violations:
         yield f"faults of this run: {', '.join(world.swarm.enabled)}; widest skew {world.widest_skew:.1f} s"
         yield f"the first violation and what led to it (seed {option.seed}):"
         yield from world.failures
+
+
+def _of_tickets(world: World) -> str:
+    tickets, days = world.tickets, world.options.accounts * world.options.days
+    if not world.options.tickets:
+        return ""
+    each = [
+        f"{kind}_dead_seconds={tickets.dead_seconds[kind]:.1f} "
+        f"{kind}_calls_per_account_day={world.ticket_calls_counted[kind] / days:.2f} "
+        for kind in TYPES
+    ]
+    return (
+        f"{''.join(each)}longest_dead_ticket={tickets.longest_dead:.1f}s tickets_served={tickets.served} "
+        f"dead_tickets_served={tickets.dead_served} tickets_ended_early={tickets.ended_early} "
+    )
 
 
 def _total(verdicts: Iterable[Verdict], ideal_calls: float) -> str:
@@ -106,8 +129,19 @@ def _total(verdicts: Iterable[Verdict], ideal_calls: float) -> str:
         f"dead_seconds_per_account_year={sum(run.dead_seconds for run in runs) / days * 365:.1f} "
         f"calls_per_account_day={sum(run.calls for run in runs) / days:.3f} ideal={ideal_calls:.3f} "
         f"repairs={sum(run.repairs for run in runs)} longest_repair={max(run.longest_repair for run in runs):.1f}s "
+        f"{_tickets_in_all(runs, days)}"
         f"speed={days / sum(run.cpu for run in runs):.1f} account-days per CPU second"
     )
+
+
+def _tickets_in_all(runs: list[Verdict], days: float) -> str:
+    each = [
+        f"{kind}_dead_seconds_per_account_day={sum(run.dead_ticket_seconds[kind] for run in runs) / days:.2f} "
+        f"{kind}_calls_per_account_day={sum(run.ticket_calls[kind] for run in runs) / days:.2f} "
+        for kind in runs[0].ticket_calls
+    ]
+    longest = max(run.longest_dead_ticket for run in runs)
+    return f"{''.join(each)}longest_dead_ticket={longest:.1f}s " if each else ""
 
 
 def _say(text: str) -> None:

@@ -11,9 +11,9 @@ from django.db import connection
 
 _COLUMNS = (
     "id", "version", "expires_at", "rejected_version", "due_at", "lease_owner", "lease_until", "revision",
-    "unanswered_since", "failures", "error_class", "issued_for", "edition", "complaints",
+    "unanswered_since", "failures", "error_class", "issued_for", "edition", "complaints", "kind", "asked_at",
 )  # fmt: skip
-_TIMES = frozenset({"expires_at", "due_at", "lease_until", "unanswered_since"})
+_TIMES = frozenset({"expires_at", "due_at", "lease_until", "unanswered_since", "asked_at"})
 _SELECT = (
     f"SELECT {', '.join(f't.{name}' for name in _COLUMNS)}, a.appid, a.is_active, a.endpoint, a.ref, a.edition "
     "FROM wechat_token_token t JOIN wechat_token_account a ON a.id = t.account_id"
@@ -38,6 +38,8 @@ class Row:
     issued_for: str
     edition: int
     complaints: dict[str, list[float]]
+    kind: str
+    asked_at: dt.datetime | None
     appid: str
     is_active: bool
     endpoint: str

@@ -66,18 +66,24 @@ class Swarm:
     two_beats: float = 0.3  # probability of a second beat for the whole run
     site_lookups: float = 0.1  # probability that processes ask the database all the time which site it is
 
+    # of tickets:
+    blamed: float = 0.01  # per ticket request: 40001, although the token is good
+    ended_tickets: float = 0.03  # per day and account: WeChat ends them early
+    rivals: float = 0.3  # share of the accounts whose ticket another system fetches, too
+
     faults: float = 1.0
     enabled: list[str] = field(default_factory=list)
 
 
-FIXED = ("faults", "enabled", "two_beats", "site_lookups", "skew")
+OF_TICKETS = ("blamed", "ended_tickets", "rivals")
+FIXED = (*OF_TICKETS, "faults", "enabled", "two_beats", "site_lookups", "skew")
 _ALL = tuple(f.name for f in fields(Swarm))
 NAMES = tuple(name for name in _ALL if name not in FIXED)
 PROBABILITIES = frozenset(NAMES[: NAMES.index("outages")])
 PROBABILITY_CAP = 0.25
 
 
-def draw(rng: random.Random, faults: float) -> Swarm:
+def draw(rng: random.Random, faults: float, *, tickets: bool = False) -> Swarm:
     """A random subset of all faults, ``faults`` times as strong as usual. With 0: none at all."""
     swarm = Swarm(faults=faults)
     for name in NAMES:
@@ -90,4 +96,9 @@ def draw(rng: random.Random, faults: float) -> Swarm:
     swarm.skew = swarm.skew * faults if faults and rng.random() < 0.5 else 0.0
     swarm.two_beats = float(faults > 0 and rng.random() < swarm.two_beats)
     swarm.site_lookups = float(faults > 0 and rng.random() < swarm.site_lookups)
+    for name in OF_TICKETS:
+        on = tickets and faults > 0 and rng.random() < 0.6
+        setattr(swarm, name, min(getattr(swarm, name) * faults * rng.uniform(0.3, 1.7), 1.0) if on else 0.0)
+        if on:
+            swarm.enabled.append(name)
     return swarm

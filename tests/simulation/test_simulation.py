@@ -70,6 +70,30 @@ def test_simulation__a_clock_an_hour_wrong_is_survived(seconds):
     assert float(run["calls_per_account_day"]) < 20
 
 
+def test_simulation__tickets_of_a_healthy_site():
+    [run] = simulate("--seed=5", "--days=0.3", "--accounts=2", "--tickets=A", "--reads=2", "--endpoint=stable")
+    assert float(run["jsapi_ticket_dead_seconds"]) < 2
+    assert (run["dead_tickets_served"], run["unavailable"]) == ("0", "0")
+
+
+@pytest.mark.proof
+@pytest.mark.parametrize("world", ["A", "B"])
+def test_simulation__tickets_in_use_and_not_asked_for(world):
+    """The first two hours, in which no birth is known, cost 240 calls; then one ticket costs 27 a day, or none."""
+    [run] = simulate("--seed=6", "--days=3", "--accounts=3", f"--tickets={world}", "--rivals=0.5")
+    assert float(run["jsapi_ticket_calls_per_account_day"]) < 240 / 3 + 40
+    assert float(run["wx_card_ticket_calls_per_account_day"]) < (240 / 3 + 40) / 3
+    dead = float(run["jsapi_ticket_dead_seconds"]) + float(run["wx_card_ticket_dead_seconds"])
+    assert dead <= (30 * 9 if world == "A" else 0)
+
+
+@pytest.mark.proof
+@pytest.mark.parametrize(("world", "faults"), [("A", 1), ("A", 5), ("B", 5)])
+def test_simulation__tickets_among_faults(world, faults):
+    runs = simulate("--seed=71", "--runs=3", "--days=1.2", "--accounts=4", f"--tickets={world}", f"--faults={faults}")
+    assert sum(float(run["dead_seconds"]) for run in runs) == 0
+
+
 def test_simulation__one_seed_is_one_run():
     first, second = (simulate("--seed=7", "--days=0.5", "--accounts=4", "--faults=5")[0] for _ in range(2))
     assert first["digest"] == second["digest"]

@@ -83,4 +83,7 @@ class Truth:
         if "appid" in query:
             return query["appid"]
         fact = self.facts.get(query.get("access_token", ""))
-        return fact.appid if fact is not None else ""
+        if fact is not None:
+            return fact.appid
+        found = self.fake._vault.find(query.get("access_token", ""))
+        return found.appid if found is not None else ""

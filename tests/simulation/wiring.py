@@ -71,6 +71,7 @@ def wired(world: World) -> Iterator[None]:
             patch(batch, "logger", Listener(world)),
             prepared(world),
             connection.execute_wrapper(world.database.execute),
+            world.database.transactions(),
             *([] if world.swarm.site_lookups else _spared()),
             _quiet(),
         ):

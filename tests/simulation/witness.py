@@ -11,7 +11,7 @@ from wechat_token import clock
 from wechat_token.conf import get_settings
 from wechat_token.engine import schedule
 from wechat_token.exceptions import AnswerError
-from wechat_token.models import Token
+from wechat_token.models import ACCESS_TOKEN, Token
 from wechat_token.platforms import transport
 from wechat_token.platforms.errcodes import DEAD_TOKEN_CODES
 from wechat_token.redaction import Secret
@@ -89,7 +89,8 @@ class Witness:
     def reload(self) -> None:
         """After a change that did not come through ``rows.write``: people, DDL, deletions."""
         self.rows = {row.id: row for row in read_rows()}
-        self.by_appid = {row.appid: row for row in self.rows.values()}
+        self.by_appid = {row.appid: row for row in self.rows.values() if row.kind == ACCESS_TOKEN}
+        self.world.tickets.reload(list(self.rows.values()))
         self.world.beats_reconsider()
 
     def row_written(self, token_id: int, fields: dict[str, object]) -> None:
@@ -97,12 +98,18 @@ class Witness:
         if row is None:
             return
         before = self.rows.get(token_id)
-        self.rows[token_id] = self.by_appid[row.appid] = row
+        self.rows[token_id] = row
         now = world.kernel.now
         if "lease_until" in fields and fields["lease_until"] is not None and world.kernel.task is not None:
             world.kernel.task.claimed_at = now
         if before is not None and (row.version < before.version or row.revision <= before.revision):
             self.violated(row.appid, "the version or revision of a row went back")
+        if row.kind != ACCESS_TOKEN:
+            world.note(row.appid, "row of the %s: %s", row.kind, Told(fields))
+            world.tickets.row_written(before, row, fields)
+            world.beats_hear(row)
+            return
+        self.by_appid[row.appid] = row
         value = fields.get("value")
         if isinstance(value, Secret):
             if value.reveal() != self.stored.get(row.appid):  # else WeChat had it for somebody who could not read it
@@ -144,6 +151,7 @@ class Witness:
         self.meddled(appid)
         if appid in self.by_appid:
             self._lost_values[appid] = self.by_appid[appid].version
+        self.world.tickets.values_lost(appid)
 
     def restored(self, appid: str, text: str) -> None:
         """The row is what it was when ``text`` was its token."""
@@ -187,6 +195,7 @@ class Witness:
         if what == "probe":
             self._check_probe(appid, now)
             return flight
+        world.tickets.token_request_leaves(task, appid)
         first, _latest, count = self._span.get(appid, (now, now, 0))
         self._span[appid] = (first, now, count + 1)
         if what == "stable_forced":
@@ -291,7 +300,8 @@ class Witness:
         return 86_400.0 * sum(count - 1 for *_, count in spans) / seconds if seconds else 0.0
 
     def forget_account(self, appid: str) -> None:
-        """Its row is gone, and what was counted in it."""
+        """Its rows are gone, and what was counted in them."""
+        self.world.tickets.forget_account(appid)
         self._lost_values.pop(appid, None)
         self.stored.pop(appid, None)
         self._lost_at.pop(appid, None)

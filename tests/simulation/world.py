@@ -27,6 +27,7 @@ from .kernel import Kernel, Task
 from .network import Network
 from .processes import EPOCH, Host, Process
 from .rows import Row
+from .tickets import Tickets
 from .upstream import Truth
 from .wiring import wired
 from .witness import Witness
@@ -40,7 +41,8 @@ SHOWN = 60  # events printed with a failure
 class Options:
     """``endpoint``: ``stable``, ``classic`` or ``mixed``. ``reads``: per account and hour. ``hammer``: false
     complaints a second about the first account. ``faults``: 0 is a healthy site, 1 a bad one. ``jump``: seconds by
-    which one host's clock is wrong for half an hour of each day."""
+    which one host's clock is wrong for half an hour of each day. ``tickets``: the world of tickets, ``A`` or ``B``; '':
+    nobody asks for any. ``rivals``: share of the accounts whose ticket another system fetches, too."""
 
     seed: int = 1
     days: float = 1.0
@@ -53,6 +55,8 @@ class Options:
     hammer: float = 0.0
     beats: int = 1
     jump: float = 0.0
+    tickets: str = ""
+    rivals: float = 0.0
 
 
 class World:
@@ -62,15 +66,19 @@ class World:
         self.rng = random.Random(f"{options.seed}-world")
         self.kernel = Kernel(random.Random(f"{options.seed}-order"))
         self.kernel.crashed = self._crashed
-        self.swarm = swarms.draw(random.Random(f"{options.seed}-swarm"), options.faults)
+        self.swarm = swarms.draw(random.Random(f"{options.seed}-swarm"), options.faults, tickets=bool(options.tickets))
         self.calm = False
         epoch = EPOCH.timestamp()
-        self.fake = FakeWeChat(lambda: epoch + self.kernel.now, options.life, seed=options.seed, history=False)
+        self.fake = FakeWeChat(
+            lambda: epoch + self.kernel.now, options.life, seed=options.seed, history=False,
+            ticket_world="B" if options.tickets == "B" else "A",
+        )  # fmt: skip
         self.truth = Truth(self, self.fake, epoch)
         self.network = Network(self)
         self.database = Database(self)
         self.cache = SharedCache(self)
         self.witness = Witness(self)
+        self.tickets = Tickets(self)
         self.hosts = [Host(number) for number in range(options.hosts)]
         self.widest_skew = 0.0
         self.set_skews()
@@ -105,17 +113,20 @@ class World:
                 beat.start()
             self.actors.start()
             self.calamities.start()
+            self.tickets.start_rivals(max(self.options.rivals, self.swarm.rivals))
             if self.options.jump:
                 self.calamities.jump(self.options.jump)
             self._prune()
             self.kernel.run(self.options.days * DAY)
             self.calls_counted = self.witness.figures.token_calls
+            self.ticket_calls_counted = dict(self.tickets.calls)
             if self.options.faults or self.options.jump:
                 self.calm = True
                 self.calamities.stop()
                 self.kernel.run(self.kernel.now + CALM)
                 self.actors.last_look()
                 self.kernel.run(self.kernel.now + 60.0)
+            self.tickets.settle()
         for model in TABLES:
             model._default_manager.all().delete()
 

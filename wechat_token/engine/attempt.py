@@ -88,10 +88,6 @@ class Attempt:
             daily_limit=self.source.daily_limit(self.token.account, forced=False), lazy=self.source.lazy,
         )  # fmt: skip
 
-    def fall_asleep(self) -> None:
-        """Nobody asks for it: it is not due before somebody does (R28)."""
-        rows.write(self.token, {"due_at": None})
-
     def prepare(self, material: Material) -> None:
         """What can fail by itself (R31). Raises ``EncryptionKeyError`` and ``ConfigurationError``."""
         self.material = material
@@ -301,11 +297,13 @@ class Attempt:
 
     def _belief(self, token: Token, issued: Issued, now: dt.datetime, chance: float) -> Fields:
         """Its life by the birth rule (R23)."""
+        is_ours = bool(token.version) and not self._unreadable and token.issued_for == self.ref
         fields = birth.answered(
             token, same=self.same, digest=birth.digest_of(issued.value.reveal()), life=issued.expires_in, now=now,
-            endpoint=self.endpoint(), chance=chance,
+            endpoint=self.endpoint(), chance=chance, daily_limit=self.source.daily_limit(token.account, forced=False),
+            is_ours=is_ours,
         )  # fmt: skip
-        if not self.same and token.version and not self._unreadable:
+        if not self.same and is_ours:
             fields["former_digest"] = birth.digest_of(token.value.reveal())
         if self.same and self.answers is not None:
             fields |= complaints.repeated(token, self.answers, now)

@@ -32,6 +32,7 @@ CLOSELY_FOR: Final = 600.0  # seconds beyond that end
 SLOWLY: Final = 300.0  # from then on
 AHEAD: Final = 5.0  # seconds before the end of a belief at which the issuer is asked again: a tick of beat
 CALLS_A_DAY: Final = 320  # for a value that never changes, or for two in turn
+SHARE_IN_DOUBT: Final = 0.5  # of the daily limit, for one that may die at any time
 SPREAD_LAST: Final = 32  # of these, once no more than so many are left
 
 
@@ -43,28 +44,35 @@ class Belief(NamedTuple):
 
 
 def answered(
-    token: Token, *, same: bool, digest: str, life: int, now: dt.datetime, endpoint: str, chance: float
-) -> Fields:
+    token: Token, *, same: bool, digest: str, life: int, now: dt.datetime, endpoint: str, chance: float,
+    daily_limit: int, is_ours: bool = True,
+) -> Fields:  # fmt: skip
     """What to write about the answer to the request of ``token.sent_at``.
 
     ``same``: it has the value that the row holds. ``digest``: of the value in the answer, see :func:`digest_of`.
     ``life``: what the answer tells, in seconds. ``endpoint``: the name under which the calls are counted.
+    ``is_ours``: whether the row holds a value that can be read and was issued to this account. Else the answers that it
+    remembers may have been another account's, or with this very value.
     """
-    sent_at = token.sent_at or now
+    sent_at, comes_back = token.sent_at or now, False
     fields: Fields = {"answered_at": sent_at}
     if same and token.life:
         first_at, told, born_after = token.issued_at or sent_at, token.life, token.born_after
     else:
         # One that comes back has been there before: what was answered in between tells nothing about its birth.
         comes_back = digest == token.former_digest
-        first_at, told, born_after = sent_at, life, None if comes_back else token.answered_at
+        knows = is_ours and not comes_back
+        first_at, told, born_after = sent_at, life, token.answered_at if knows else None
         fields |= {"life": life, "born_after": born_after}
     if life < told:
         certain_until = ends_at = sent_at + seconds(life)  # a rest, not a life
     else:
         certain_until = sent_at if born_after is None else min(born_after, sent_at) + seconds(told)
         ends_at = first_at + seconds(told)
-    belief = believed(sent_at, certain_until, ends_at, pause=pause(token, endpoint, now), chance=chance)
+    in_doubt = not comes_back and sent_at < ends_at + seconds(CLOSELY_FOR)
+    spare = max(CALLS_A_DAY, int(daily_limit * SHARE_IN_DOUBT)) if in_doubt else CALLS_A_DAY
+    left = spare - calls_today(token, endpoint, now)
+    belief = believed(sent_at, certain_until, ends_at, pause=pause(left, now), chance=chance)
     good_until = min(belief.good_until, sent_at + seconds(life))
     return fields | {"expires_at": good_until, "due_at": max(min(belief.due_at, good_until), now)}
 
@@ -93,9 +101,8 @@ def believed(
     return Belief(good_until, good_until - seconds(min(AHEAD * (0.5 + chance / 2), step / 4)))
 
 
-def pause(token: Token, endpoint: str, now: dt.datetime) -> float:
+def pause(left: int, now: dt.datetime) -> float:
     """Seconds to wait, so that the last calls of the day are spread evenly over it; 0 while there are more."""
-    left = CALLS_A_DAY - calls_today(token, endpoint, now)
     return 0.0 if left > SPREAD_LAST else (next_beijing_midnight(now) - now).total_seconds() / max(left, 1)
 
 

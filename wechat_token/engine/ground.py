@@ -52,6 +52,15 @@ class NotYet(Exception):
     """The flight has no answer within the caller's limit. ``str()`` says what it is doing."""
 
 
+class Waiter:
+    """A caller that waits for a flight. ``in_transaction``: whether it may hold the lock that the flight waits for."""
+
+    __slots__ = ("may_hold_lock",)
+
+    def __init__(self, *, in_transaction: bool) -> None:
+        self.may_hold_lock = in_transaction
+
+
 class Flight:
     """One refresh under way. ``result`` is its answer, ``landed`` the end of all its work."""
 
@@ -63,7 +72,7 @@ class Flight:
         self.locked_since: float | None = None
         self.holds_answer = False  # WeChat has answered, the database has not taken it yet
         self.current: Any = None  # what readers may take at once, whatever else this flight is about (R4)
-        self.waiting: list[object] = []
+        self.waiting: list[Waiter | Flight] = []
         self.began = clock.monotonic()
         self.result: Future[Any] = Future()
         self.landed: Future[None] = Future()
@@ -93,6 +102,11 @@ class Flight:
     @property
     def locked_for(self) -> float:
         return 0.0 if self.locked_since is None else clock.monotonic() - self.locked_since
+
+    @property
+    def may_hold_lock(self) -> bool:
+        """Whether some caller, perhaps of a flight that waits for this one, sits in a transaction of its own."""
+        return any(waiter.may_hold_lock for waiter in list(self.waiting))
 
     @property
     def is_awaited(self) -> bool:
@@ -128,7 +142,7 @@ _table_lock: threading.Lock  # guards the tables only, never held during I/O
 _flights: dict[Key, Flight]
 _landing: set[Flight]
 _slow: dict[Key, None]  # whose last flight took longer than most
-_over_http: list[object]
+_over_http: list[Waiter]
 process.keep(globals(), _table_lock=threading.Lock, _flights=dict, _landing=set, _slow=dict, _over_http=list)
 
 
@@ -182,7 +196,7 @@ def wait(flight: Flight, seconds: float, *, over_http: bool = False, reading: bo
         return flight.current
     if flight.result.done():
         return flight.result.result()
-    me = object()
+    me = Waiter(in_transaction=caller_is_in_transaction())
     try:
         with _table_lock:
             flight.waiting.append(me)
@@ -191,13 +205,12 @@ def wait(flight: Flight, seconds: float, *, over_http: bool = False, reading: bo
         return _wait(flight, me, clock.monotonic() + seconds, over_http=over_http, reading=reading)
     finally:
         with _table_lock:
-            for queue in (flight.waiting, _over_http):
-                if me in queue:
-                    queue.remove(me)
+            flight.waiting.remove(me)
+            if over_http:
+                _over_http.remove(me)
 
 
-def _wait(flight: Flight, me: object, give_up_at: float, *, over_http: bool, reading: bool) -> Any:
-    in_transaction = caller_is_in_transaction()
+def _wait(flight: Flight, me: Waiter, give_up_at: float, *, over_http: bool, reading: bool) -> Any:
     free_until = flight.began + (FREE_AGAIN if flight.key in _slow else FREE_SECONDS)
     while True:
         now = clock.monotonic()
@@ -208,13 +221,13 @@ def _wait(flight: Flight, me: object, give_up_at: float, *, over_http: bool, rea
         now = clock.monotonic()
         if now >= give_up_at:
             raise NotYet(flight.doing)
-        if in_transaction and flight.locked_for > LOCKED_SECONDS:
+        if me.may_hold_lock and flight.locked_for > LOCKED_SECONDS:
             raise NotYet(f"{flight.doing}, perhaps of this caller's own transaction")
         if now >= free_until and _too_many_before(me, flight, over_http=over_http):
             raise Crowded(f"Other threads of this process wait for it already: {flight.doing}")
 
 
-def _too_many_before(me: object, flight: Flight, *, over_http: bool) -> bool:
+def _too_many_before(me: Waiter, flight: Flight, *, over_http: bool) -> bool:
     if not over_http:
         return me not in flight.waiting[:WAITING]
     return me not in flight.waiting[:WAITING_OVER_HTTP] or me not in _over_http[:ALL_WAITING_OVER_HTTP]
@@ -224,10 +237,9 @@ def follow(flight: Flight, other: Flight, seconds: float, *, reading: bool = Fal
     """:func:`wait` for a flight that needs what another one brings. Meanwhile it is at what the other one is at:
     whoever waits for it, perhaps with a lock that the other one waits for, is to know.
     """
-    me = object()
     give_up_at = clock.monotonic() + seconds
     with _table_lock:
-        other.waiting.append(me)
+        other.waiting.append(flight)
     try:
         while True:
             if reading and other.current is not None:
@@ -240,7 +252,7 @@ def follow(flight: Flight, other: Flight, seconds: float, *, reading: bool = Fal
     finally:
         flight.locked_since = None
         with _table_lock:
-            other.waiting.remove(me)
+            other.waiting.remove(flight)
 
 
 def wait_landed(flight: Flight, seconds: float) -> None:
@@ -251,7 +263,7 @@ def wait_landed(flight: Flight, seconds: float) -> None:
 
 async def wait_async(flight: Flight, seconds: float, *, reading: bool = False) -> Any:
     """:func:`wait` for a task of an event loop, which costs no thread."""
-    me = object()
+    me = Waiter(in_transaction=True)  # of whoever runs this loop: it cannot be seen from here
     flight.waiting.append(me)
     give_up_at = clock.monotonic() + seconds
     answer = asyncio.wrap_future(flight.result)

@@ -207,7 +207,9 @@ class _Refresh:
             served.go_blind(known)
 
     def _may_leave_unclaimed(self) -> bool:
-        """Whether the caller may be what holds the lock that the claim needs, and the request can do no harm (R1)."""
+        """Whether the caller may be what holds the lock that the claim needs, and the request can do no harm (R1). Not
+        where no caller has a transaction: then it is a queue for the row, such as a crowd makes on a busy server.
+        """
         attempt = self.attempt
         return (
             attempt is not None
@@ -216,7 +218,7 @@ class _Refresh:
             and not self.forced
             and not attempt.displaces()
             and self.flight.locked_for >= UNCLAIMED_AFTER
-            and bool(self.flight.waiting)
+            and self.flight.may_hold_lock
         )
 
     def _read_decide_claim(self) -> Outcome | None:
@@ -259,7 +261,7 @@ class _Refresh:
             self.held_back = attempt
             return Outcome(Status.LIMITED, token, entry, decision.until, why)
         if decision.action is Action.SLEEP:
-            attempt.fall_asleep()
+            rows.fall_asleep(token)
         status = Status.BUSY if decision.action is Action.BUSY else Status.CURRENT
         return Outcome(status, token, entry, decision.until)
 

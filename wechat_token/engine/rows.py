@@ -113,6 +113,15 @@ def note_demand(token_id: int) -> None:
     Token.objects.using(alias()).filter(late, pk=token_id).update(due_at=due, asked_at=now)
 
 
+def fall_asleep(token: Token) -> None:
+    """Not due before somebody asks for it (R28); left as it is if somebody did since the row was read, which is written
+    without a new revision.
+    """
+    rows = Token.objects.using(alias()).filter(pk=token.pk, revision=token.revision, asked_at=token.asked_at)
+    if rows.update(revision=F("revision") + 1, due_at=None):
+        _took(token, {"due_at": None})
+
+
 def claim(changes: Sequence[Change]) -> list[bool]:
     """Take leases. Which rows were taken: those that nobody has written since they were read (R1)."""
     return [write(change.token, change.fields, change.owner) for change in changes]
