@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import copy
+
 import pytest
 from asgiref.sync import async_to_sync
+from django.db import OperationalError
 
 from tests.conftest import APPID, SECRET, START, renew
 from wechat_token import aget_ticket, arefresh_ticket, get_access_token, get_ticket, refresh_ticket, signals
@@ -168,6 +171,26 @@ def test_waiting__ends_with_the_roots_success(account, weixin, time):
     assert ticket_row().waits_for == ""
     drain()
     assert weixin.is_valid(ticket_row().value.reveal())
+
+
+def test_waiting__ends_though_the_answer_to_the_roots_store_was_lost(account, weixin, time, monkeypatch):
+    """It was written, and then the database broke off before it was told who waits."""
+    weixin.freeze(APPID)
+    with pytest.raises(TokenUnavailable):
+        get_ticket(APPID)
+    weixin.freeze(APPID, False)
+    store = rows.store
+
+    def breaks_off(changes):
+        monkeypatch.setattr(rows, "store", store)
+        store([change._replace(token=copy.copy(change.token), dependents=None) for change in changes])
+        raise OperationalError("server closed the connection unexpectedly")
+
+    monkeypatch.setattr(rows, "store", breaks_off)
+    time.pass_(60)
+    renew(account, Reason.COMMAND)
+    row = ticket_row()
+    assert (row.waits_for, row.due_at <= time.now()) == ("", True)
 
 
 def test_waiting__a_root_that_goes_on_failing_keeps_them_waiting(account, weixin, time):

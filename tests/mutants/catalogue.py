@@ -633,6 +633,12 @@ MUTANTS = (
         "return Dependents(kinds, now) if schedule.lets_go(self.token, now, self.overlap) else None",
         "return None",
     ),
+    attempt(
+        "who waits is forgotten when the answer to a store is lost",
+        "test_tickets.py::test_waiting__ends_though_the_answer_to_the_roots_store_was_lost",
+        "if dependents is not None and dependents.hold_until is None:",
+        "if False:",
+    ),
     schedule(
         "waiting counts as a failure",
         "test_tickets.py::test_waiting__for_a_root_that_backs_off_is_no_failure",

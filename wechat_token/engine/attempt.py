@@ -11,6 +11,7 @@ import logging
 import random
 import uuid
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from typing import Final
 
@@ -325,8 +326,12 @@ class Attempt:
         owner = "" if self._undeclared else self.owner
         for _ in range(rows.LOOK_AGAIN):
             tried, before = self._tried
+            dependents = self._dependents(before) if tried == step else None
             if tried and rows.has_landed(self.token, before) and tried == step:
                 self._tried = ("", {})
+                if dependents is not None and dependents.hold_until is None:
+                    with suppress(DatabaseError):  # they have due times of their own
+                        rows.wake(self.token, dependents)
                 return True
             self._tried = (step, fields_of(self.token))
             written = rows.store([Change(self.token, self._tried[1], owner, self._dependents(self._tried[1]))])[0]

@@ -135,14 +135,15 @@ def store(changes: Sequence[Change]) -> list[bool]:
 def _stored(token: Token, fields: Fields, owner: str, dependents: Dependents | None) -> bool:
     if dependents is None:
         return write(token, fields, owner)
-    needing = Token.objects.using(alias()).filter(account=token.account_id, kind__in=dependents.kinds)
     if dependents.hold_until is None:
         written = write(token, fields, owner)
         if written:
             # Not in one transaction: whoever begins to wait looks again afterwards, and would see what is written.
-            _update(needing.exclude(waits_for=""), due_at=dependents.now, waits_for="")
+            wake(token, dependents)
         return written
-    sooner = needing.filter(due_at__lt=dependents.hold_until, lease_owner="")
+    sooner = Token.objects.using(alias()).filter(
+        account=token.account_id, kind__in=dependents.kinds, due_at__lt=dependents.hold_until, lease_owner=""
+    )  # fmt: skip
     if not sooner.exists():
         return write(token, fields, owner)
     with transaction.atomic(using=alias()):
@@ -150,6 +151,12 @@ def _stored(token: Token, fields: Fields, owner: str, dependents: Dependents | N
         if written:
             _update(sooner, due_at=dependents.hold_until, waits_for=dependents.root)
     return written
+
+
+def wake(token: Token, dependents: Dependents) -> None:
+    """Let those go that wait for ``token``."""
+    needing = Token.objects.using(alias()).filter(account=token.account_id, kind__in=dependents.kinds)
+    _update(needing.exclude(waits_for=""), due_at=dependents.now, waits_for="")
 
 
 def _update(needing: QuerySet[Token], **fields: object) -> None:
