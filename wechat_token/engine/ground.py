@@ -206,7 +206,7 @@ def wait(flight: Flight, seconds: float, *, over_http: bool = False, reading: bo
     finally:
         with _table_lock:
             flight.waiting.remove(me)
-            if over_http:
+            if me in _over_http:
                 _over_http.remove(me)
 
 
