@@ -151,7 +151,7 @@ def test_overlapping_ticks__of_one_host_do_not_do_the_same_work(ground: Ground) 
     assert [ground.fake.calls_to(appid, "classic") for appid in appids] == [1] * 24
     assert sum(sum(told["outcomes"].values()) for told in ticks) == 24, ticks
     idle, _busy = sorted(ticks, key=lambda told: told["statements"])
-    assert idle["statements"] < 10, ticks
+    assert idle["statements"] < 16, ticks
     assert idle["seconds"] < 1.0, ticks
 
 
