@@ -67,6 +67,7 @@ def test_verdict__of_an_answer(
 
 def test_verdict__a_server_may_quote_a_malformed_request_to_its_sender(verdict: Verdict) -> None:
     verdict.answered("it", answer(400, b"<html>" + shown("key"), b"Content-Type: text/html"))
+    verdict.answered("it", answer(501, b"<html>" + shown("key"), b"Content-Type: text/html"), odd_coding=True)
     assert not verdict.faults
 
 

@@ -48,7 +48,7 @@ class Verdict:
         expected = (status == "503" and _is_documented(body)) or (status == "501" and odd_coding)
         if status[:1] == "5" and not expected:
             self.fault(f"{about}: HTTP {status} {body[-120:]!r}")
-        quoted = status == "400" and body.startswith(b"<html>") and b"no-store" not in head
+        quoted = status in ("400", "501") and body.startswith(b"<html>") and b"no-store" not in head
         self.look(about, answer, self.secrets, *(() if with_key else (self.tokens,)), *(() if quoted else (self.keys,)))
 
     def written(self, where: str, content: bytes) -> None:
