@@ -395,11 +395,15 @@ def examine_dialect() -> Findings:
     if by_url or (by_body and dialect == "stable"):
         return
     unused, better = (_("GET cgi-bin/token"), "stable") if by_body else (_("WeChat's dialect"), "off")
+    hint = _("Switch it off: WECHAT_TOKEN['WECHAT_DIALECT'] = %(value)r") % {"value": better}
+    if better == "off":
+        closes = _("That closes cgi-bin/ticket/getticket too, whose use is not counted: no key opens it.")
+        hint = f"{hint}. {closes}"
     yield Finding(
         Level.WARNING, _("HTTP service"),
         _("Nobody uses %(what)s: none of %(count)d requests of the last %(days)d days.")
         % {"what": unused, "count": requests, "days": get_settings().log_days},
-        _("Switch it off: WECHAT_TOKEN['WECHAT_DIALECT'] = %(value)r") % {"value": better},
+        hint,
     )  # fmt: skip
 
 
