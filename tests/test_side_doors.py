@@ -398,7 +398,7 @@ def test_doctor__recommends_what_nobody_would_notice(
     def recommended() -> str:
         out = io.StringIO()
         call_command("wechat_token", "doctor", stdout=out, no_color=True)
-        found = re.search(r"WECHAT_DIALECT'\] = (\S+)", out.getvalue())
+        found = re.search(r"WECHAT_DIALECT'\] = ('\w+')", out.getvalue())
         return found[1] if found else ""
 
     assert recommended() == ""  # too early to tell
