@@ -58,7 +58,7 @@ def stored_if_it_answers(appid: str) -> str:
 
     try:
         return stored(appid)
-    except DatabaseError:  # the database was changed, and this session ended
+    except DatabaseError:  # the database was changed, and this connection ended
         connection.close()
         return ""
 
