@@ -84,6 +84,7 @@ def test_broker__queue_nobody_reads_keeps_its_newest(
     monkeypatch.setattr(broker, "MOST_WAITING", 3)
     publish(connection, range(2))
     before = messages(folder)
+    time.sleep(0.01)  # messages are in order by the millisecond
     publish(connection, range(3))
 
     assert len(before) == 2
